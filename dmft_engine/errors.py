@@ -1,0 +1,42 @@
+"""What can go wrong in the engine.
+
+EngineError               a call that validation should have refused (a bug in the caller)
+SolveFailure              a solve that cannot go on; solve() turns it into a failed Result
+  Diverged                the trajectory left the finite numbers, or is on its way there
+  TooFewSamples           training visits more directions than the sampled neurons can tell apart
+  OutOfMemory             the device's memory is exhausted
+"""
+
+from __future__ import annotations
+
+from dmft_schema import JobError
+
+
+class EngineError(ValueError):
+    """The problem as given cannot be solved by this engine."""
+
+
+class SolveFailure(Exception):
+    """A solve that cannot go on. Carries what to tell the user."""
+
+    code = "solve_failed"
+
+    def __init__(self, message: str, advice: str, step: int | None = None) -> None:
+        super().__init__(message)
+        self.advice = advice
+        self.step = step
+
+    def as_job_error(self) -> JobError:
+        return JobError(code=self.code, message=str(self), advice=self.advice, step=self.step)
+
+
+class Diverged(SolveFailure):
+    code = "diverged"
+
+
+class TooFewSamples(SolveFailure):
+    code = "too_few_samples"
+
+
+class OutOfMemory(SolveFailure):
+    code = "out_of_memory"

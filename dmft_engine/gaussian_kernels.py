@@ -1,0 +1,89 @@
+"""Kernels at initialisation by the layer recursions: exact, no sampling (theory section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmft_engine.activations import Activation
+
+QUADRATURE_NODES = 64
+_CHUNK_ENTRIES = 4_000_000
+
+
+def gaussian_averages(activation: Activation, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """<phi(u) phi(u')> and <phi'(u) phi'(u')> for u ~ GP(0, covariance), each [P, P].
+
+    By the activation's closed form, or else by Gauss-Hermite quadrature in two dimensions.
+    """
+    if activation.kernel_map is not None:
+        return activation.kernel_map(covariance)
+    return (
+        _quadrature(activation.function, covariance),
+        _quadrature(lambda u: activation.with_derivative(u)[1], covariance),
+    )
+
+
+def _quadrature(function: Callable[[Tensor], Tensor], covariance: Tensor) -> Tensor:
+    # hermegauss is for the weight exp(-x^2 / 2); its weights sum to sqrt(2 pi).
+    nodes_array, weights_array = np.polynomial.hermite_e.hermegauss(QUADRATURE_NODES)
+    nodes = torch.as_tensor(nodes_array).to(covariance)
+    weights = torch.as_tensor(weights_array / np.sqrt(2 * np.pi)).to(covariance)
+    scale = covariance.diagonal().clamp_min(0).sqrt()
+    safe = scale.clamp_min(torch.finfo(covariance.dtype).tiny ** 0.5)
+    cosine = (covariance / (safe[:, None] * safe[None, :])).clamp(-1, 1)
+    # u = s x and u' = s' (c x + sqrt(1 - c^2) y) with x, y independent standard normals.
+    first = function(scale[:, None] * nodes) * weights
+    rows = max(1, _CHUNK_ENTRIES // (len(scale) * QUADRATURE_NODES**2))
+    blocks = []
+    for start in range(0, len(scale), rows):
+        c = cosine[start : start + rows, :, None, None]
+        second = scale[None, :, None, None] * (
+            c * nodes[:, None] + (1 - c.square()).sqrt() * nodes[None, :]
+        )
+        inner = function(second) @ weights
+        blocks.append((first[start : start + rows, None, :] * inner).sum(-1))
+    average = torch.cat(blocks)
+    return (average + average.T) / 2
+
+
+@dataclass(frozen=True)
+class InitialKernels:
+    """Kernels at t = 0, for P points (scalar over outputs: distinct outputs are uncorrelated).
+
+    Attributes:
+        phi: Phi^l for l = 0..L, each [P, P]; phi[0] is K^x.
+        g: G^l for l = 1..L+1, each [P, P]; g[-1] is all ones.
+    """
+
+    phi: list[Tensor]
+    g: list[Tensor]
+
+    @property
+    def ntk(self) -> Tensor:
+        """K = sum_{l=0..L} G^{l+1} Phi^l, [P, P]."""
+        return torch.stack([g * phi for g, phi in zip(self.g, self.phi, strict=True)]).sum(0)
+
+
+def initial_kernels(activation: Activation, depth: int, input_kernel: Tensor) -> InitialKernels:
+    """Phi^l = <phi phi> under GP(0, Phi^{l-1});  G^l = G^{l+1} <phi' phi'> (paper, section 5).
+
+    Args:
+        activation: phi.
+        depth: number of hidden layers L.
+        input_kernel: [P, P], K^x.
+    """
+    phi = [input_kernel]
+    derivatives = []
+    for _ in range(depth):
+        value, derivative = gaussian_averages(activation, phi[-1])
+        phi.append(value)
+        derivatives.append(derivative)
+    g = [torch.ones_like(input_kernel)]
+    for derivative in reversed(derivatives):
+        g.insert(0, g[0] * derivative)
+    return InitialKernels(phi=phi, g=g)

@@ -1,0 +1,53 @@
+"""Two-time kernels in factored form, kept while a solve runs and written at its end."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class FactoredKernel:
+    """A kernel <a(t) a(s)> averaged over replicas and neurons, from coordinates at each time.
+
+    Coordinates of all times in one orthonormal basis are a factor: <a(t) a(s)> = c(t) c(s)^T / S.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+        self._columns: list[Tensor] = []
+
+    def record(self, coordinates: list[Tensor]) -> None:
+        """Keep one time's coordinates: one [R, P, k] for each output; k may have grown."""
+        width = max(block.shape[-1] for block in coordinates)
+        padded = [
+            torch.nn.functional.pad(block, (0, width - block.shape[-1])) for block in coordinates
+        ]
+        self._columns.append(torch.stack(padded, dim=2))
+
+    def factor(self) -> Tensor:
+        """[K, P, C, R k], not compressed: kernel = factor factor^T. K is the number of times."""
+        width = self._columns[-1].shape[-1]
+        replicas = self._columns[0].shape[0]
+        stacked = torch.stack(
+            [torch.nn.functional.pad(c, (0, width - c.shape[-1])) for c in self._columns]
+        )
+        scale = (replicas * self._samples) ** -0.5
+        return (stacked * scale).movedim(1, -2).flatten(-2)
+
+
+def compress(factor: np.ndarray, relative_error: float) -> np.ndarray:
+    """A narrower factor [..., k'] of the same kernel.
+
+    Args:
+        factor: [..., k], kernel = factor factor^T over the flattened leading axes.
+        relative_error: largest error allowed in a diagonal entry (and so, by Cauchy-Schwarz, in any
+            entry), relative to the largest diagonal entry.
+    """
+    flat = factor.reshape(-1, factor.shape[-1]).astype(np.float64)
+    _, vectors = np.linalg.eigh(flat.T @ flat)
+    rotated = flat @ vectors[:, ::-1]
+    # Error of dropping columns k'.. in each diagonal entry.
+    tail = np.cumsum(np.square(rotated)[:, ::-1], axis=1)[:, ::-1].max(axis=0)
+    kept = max(1, int((tail > relative_error * tail[0]).sum()))
+    return rotated[:, :kept].astype(factor.dtype).reshape(*factor.shape[:-1], kept)

@@ -1,0 +1,107 @@
+"""The sampled neurons of one layer, and all that is known of them (theory section 2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dmft_engine.errors import TooFewSamples
+from dmft_engine.sampling import SobolNormals
+from dmft_engine.subspace import Subspace
+
+MAX_KNOWN_FRACTION = 0.8
+"""Known directions over neurons of a replica, past which too little is left to be orthogonal to."""
+
+
+class Layer:
+    """The spaces that one layer's fields visit; kernels are Gram matrices of coordinates in them.
+
+    Attributes:
+        phi: spans the activations phi(h(t)).
+        g: spans the gradients g(t).
+    """
+
+    def __init__(
+        self, replicas: int, samples: int, tolerance: float, dtype: torch.dtype, device: str
+    ) -> None:
+        self.replicas = replicas
+        self.samples = samples
+        self.phi = Subspace(replicas, samples, tolerance, dtype, device)
+        self.g = Subspace(replicas, samples, tolerance, dtype, device)
+
+    def observe(self, space: Subspace, field: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Show a field to one of this layer's spaces; see Subspace.observe."""
+        return space.observe(field)
+
+
+class Population(Layer):
+    """S sampled neurons in each of R replicas.
+
+    Attributes:
+        known: spans everything revealed here: phi, g and every Gaussian vector drawn.
+    """
+
+    def __init__(
+        self,
+        replicas: int,
+        samples: int,
+        tolerance: float,
+        seed: tuple[int, ...],
+        dtype: torch.dtype,
+        device: str,
+    ) -> None:
+        super().__init__(replicas, samples, tolerance, dtype, device)
+        exact = torch.finfo(dtype).eps ** 0.6
+        self.known = Subspace(replicas, samples, exact, dtype, device)
+        self._normals = SobolNormals(replicas, samples, seed, dtype, device)
+
+    def observe(self, space: Subspace, field: Tensor) -> tuple[Tensor, Tensor | None]:
+        coordinates, new = super().observe(space, field)
+        if new is not None:
+            self._check_room(new.shape[1])
+            self.known.include(new)
+        return coordinates, new
+
+    def fresh(self, count: int) -> Tensor:
+        """Gaussian vectors [R, count, S] of length 1, independent of all that is known here.
+
+        Independence means zero correlation in the limit, so they are made exactly orthogonal to
+        everything known and of exact length: this removes most of the Monte Carlo noise.
+
+        Raises:
+            TooFewSamples: too few neurons for the directions already known.
+        """
+        self._check_room(count)
+        drawn = self._normals.draw(count) * self._spread()[:, None]
+        vectors = self.known.orthonormal_outside(drawn)
+        self.known.append(vectors)
+        return vectors
+
+    def _spread(self) -> Tensor:
+        """Standard deviation [R, S] to draw each neuron with, so that projection leaves all equal.
+
+        Projecting out the known directions takes most from the neurons that stand out in them, those
+        with large fields. Left alone, a fresh vector's variance would be correlated with the fields it
+        must be independent of: a bias of order (known directions) / S.
+        """
+        leverage = self.known.basis.square().sum(1).clamp_max(1 - 1e-3)
+        kept = 1 - leverage
+        shared = leverage * kept
+        # var_i = kept_i^2 d_i + sum_{j != i} P_ij^2 d_j, the sum by its mean over i.
+        variance = torch.ones_like(kept)
+        for _ in range(4):
+            mean = (variance * shared).sum(-1, True) / shared.sum(-1, True).clamp_min(1e-30)
+            variance = ((1 - shared * mean) / kept**2).clamp_min(0)
+        return variance.sqrt()
+
+    def gaussian(self, count: int) -> Tensor:
+        """The same with standard normal entries: [R, count, S] of length sqrt(S)."""
+        return self.fresh(count) * self.samples**0.5
+
+    def _check_room(self, count: int) -> None:
+        if self.known.size + count > MAX_KNOWN_FRACTION * self.samples:
+            raise TooFewSamples(
+                f"training visits more than {self.known.size + count} directions, too many for "
+                f"{self.samples} sampled neurons in each of {self.replicas} replicas",
+                "",
+            )

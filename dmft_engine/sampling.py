@@ -1,0 +1,59 @@
+"""The one owner of random numbers: standard normals from scrambled Sobol points or a generator."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+
+def seed_of(*path: int) -> int:
+    """A 63-bit seed that is a function of `path` alone; different paths give independent seeds."""
+    return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0] >> 1)
+
+
+class SobolNormals:
+    """Standard normals for one population: one Sobol dimension for each vector drawn.
+
+    Every replica has its own scrambling. Dimensions are drawn in blocks that double, because how many
+    a solve needs is known only at its end; scrambling acts on each dimension alone, so blocks scrambled
+    separately have the law of one big draw.
+    """
+
+    def __init__(
+        self, replicas: int, samples: int, seed: tuple[int, ...], dtype: torch.dtype, device: str
+    ) -> None:
+        self._replicas = replicas
+        self._samples = samples
+        self._seed = seed
+        self._dtype = dtype
+        self._device = device
+        self._dimension = 0
+        self._blocks = 0
+        self._pending = torch.empty(replicas, 0, samples, dtype=dtype, device=device)
+
+    def draw(self, count: int) -> Tensor:
+        """The next `count` vectors of each replica, [R, count, S]."""
+        if self._pending.shape[1] < count:
+            self._pending = torch.cat([self._pending, self._next_block(count)], dim=1)
+        drawn, self._pending = self._pending[:, :count], self._pending[:, count:]
+        return drawn
+
+    def _next_block(self, count: int) -> Tensor:
+        start = self._dimension
+        stop = start + max(count, start, 16)
+        if stop > SobolEngine.MAXDIM:
+            # Past the tabulated direction numbers the dimensions start over under a new scrambling.
+            start, stop = 0, max(count, 16)
+        block = []
+        for replica in range(self._replicas):
+            engine = SobolEngine(
+                stop, scramble=True, seed=seed_of(*self._seed, replica, self._blocks)
+            )
+            points = engine.draw(self._samples, dtype=torch.float64)[:, start:stop]
+            # The grid of 2^-30 includes 0, whose quantile is infinite; its cell's middle is not.
+            block.append(torch.special.ndtri(points + 2.0**-31).T)
+        self._dimension = stop
+        self._blocks += 1
+        return torch.stack(block).to(self._device, self._dtype).contiguous()

@@ -1,0 +1,142 @@
+"""Growing orthonormal bases, one for each replica, all of one size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Rows:
+    """Vectors [R, k, S] appended over time, in a buffer that doubles."""
+
+    def __init__(self, replicas: int, samples: int, dtype: torch.dtype, device: str) -> None:
+        self._buffer = torch.empty(replicas, 32, samples, dtype=dtype, device=device)
+        self.size = 0
+
+    @property
+    def all(self) -> Tensor:
+        """[R, k, S], a view."""
+        return self._buffer[:, : self.size]
+
+    def append(self, rows: Tensor) -> None:
+        """Add [R, n, S]."""
+        needed = self.size + rows.shape[1]
+        capacity = self._buffer.shape[1]
+        if needed > capacity:
+            replicas, _, samples = self._buffer.shape
+            grown = self._buffer.new_empty(replicas, max(needed, 2 * capacity), samples)
+            grown[:, : self.size] = self.all
+            self._buffer = grown
+        self._buffer[:, self.size : needed] = rows
+        self.size = needed
+
+
+class Subspace:
+    """Orthonormal rows that span, within a tolerance, every field shown so far.
+
+    A field is [R, P, S]: replicas, points, neurons. Directions join every replica's basis until what
+    lies outside it, as a P x S matrix, has a spectral norm below `tolerance` times the longest of the
+    replica's P fields. (Judging each point alone would let through what all points have in common,
+    which is what learning amplifies.)
+    """
+
+    def __init__(
+        self, replicas: int, samples: int, tolerance: float, dtype: torch.dtype, device: str
+    ) -> None:
+        self._rows = Rows(replicas, samples, dtype, device)
+        self.tolerance = tolerance
+        self.latest: list[Tensor] = []
+        """Coordinates observed since `latest` was last cleared, one tensor for each field."""
+        self.dropped = 0.0
+        """What the last observation left outside: root of the summed squares over points, relative to
+        the longest field."""
+        # |x|^2 - |c|^2 resolves the residual only down to the square root of rounding.
+        self._cheap_check = tolerance**2 > 100 * torch.finfo(dtype).eps
+
+    @property
+    def size(self) -> int:
+        return self._rows.size
+
+    @property
+    def basis(self) -> Tensor:
+        """[R, k, S]."""
+        return self._rows.all
+
+    def coordinates(self, field: Tensor) -> Tensor:
+        """[R, P, k]."""
+        return field @ self.basis.mT
+
+    def residual(self, field: Tensor, coordinates: Tensor) -> Tensor:
+        """[R, P, S]: what of the field lies outside the basis."""
+        return torch.baddbmm(field, coordinates, self.basis, alpha=-1)
+
+    def observe(self, field: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Take a field into account.
+
+        Returns:
+            Its coordinates [R, P, k], and the directions [R, n, S] that had to join, if any.
+        """
+        coordinates = self.coordinates(field)
+        squared = field.square().sum(-1)
+        limit = (self.tolerance**2 * squared.amax(-1)).clamp_min(torch.finfo(field.dtype).tiny)
+        outside = (squared - coordinates.square().sum(-1)).sum(-1)
+        before = self.size
+        if not (self._cheap_check and bool((outside <= limit).all())):
+            coordinates, outside = self._extend(field, coordinates, limit)
+        self.dropped = self.tolerance * float((outside / limit).max().clamp_min(0).sqrt())
+        self.latest.append(coordinates)
+        new = self.basis[:, before:] if self.size > before else None
+        return coordinates, new
+
+    def include(self, directions: Tensor) -> None:
+        """Make the span contain unit vectors [R, n, S], within the tolerance."""
+        limit = directions.new_full(directions.shape[:1], self.tolerance**2)
+        self._extend(directions, self.coordinates(directions), limit)
+
+    def append(self, orthonormal: Tensor) -> None:
+        """Add rows [R, n, S] that are orthonormal and orthogonal to the basis already."""
+        self._rows.append(orthonormal)
+
+    def _extend(self, field: Tensor, coordinates: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+        """Join directions until the residual's spectral norm is within `limit` [R] (squared).
+
+        Returns:
+            The field's coordinates [R, P, k], and the residual's squared Frobenius norm [R].
+        """
+        rounds = 3  # An eigenvalue is resolved to rounding of the largest; each round starts afresh.
+        for _ in range(rounds):
+            residual = self.residual(field, coordinates)
+            outside = residual.square().sum((-1, -2))
+            if bool((outside <= limit).all()):
+                break
+            joining = _principal(residual, limit)
+            if joining.shape[1] == 0:
+                break
+            self.append(self.orthonormal_outside(joining))
+            coordinates = self.coordinates(field)
+        return coordinates, outside
+
+    def orthonormal_outside(self, vectors: Tensor) -> Tensor:
+        """Orthonormal rows [R, n, S] orthogonal to the basis, from vectors [R, n, S] taken in order.
+
+        Done twice, as Gram-Schmidt must be. Where a replica's vector is zero or dependent, QR puts an
+        arbitrary unit vector in its place, which the second round makes orthogonal too.
+        """
+        for _ in range(2):
+            vectors = self.residual(vectors, self.coordinates(vectors))
+            q, r = torch.linalg.qr(vectors.mT)
+            signs = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
+            vectors = q.mT * signs[..., None]
+        return vectors
+
+
+
+def _principal(residual: Tensor, limit: Tensor) -> Tensor:
+    """Combinations [R, n, S] of the residuals [R, P, S], strongest first, that must join.
+
+    n is the most that any replica needs; 0 when all have a spectral norm (squared) within `limit` [R].
+    """
+    values, vectors = torch.linalg.eigh(residual @ residual.mT)
+    count = int((values > limit[:, None]).sum(dim=1).max())
+    strongest = vectors[..., vectors.shape[-1] - count :].flip(-1)
+    return strongest.mT @ residual

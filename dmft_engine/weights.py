@@ -1,0 +1,226 @@
+"""Weight matrices as objects with a product in each direction.
+
+The forward pass (networks.py) is written once over them. Fields are [R, P, S]: replicas, points,
+neurons; every hidden matrix here is W / sqrt(N) of theory section 1.
+
+    RevealedMatrix   known only along the directions training visits  -> the infinite-width limit
+    DenseMatrix      an explicit N x N array                          -> a finite network
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dmft_engine.fields import Fields
+from dmft_engine.population import Layer, Population
+from dmft_engine.subspace import Rows
+
+
+class HiddenMatrix(Protocol):
+    """A hidden-to-hidden matrix W / sqrt(N)."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        """W x / sqrt(N) for activations x [R, P, S]."""
+
+    def apply_transpose(self, g: Tensor) -> Tensor:
+        """W^T g / sqrt(N) for gradients g [R, P, S]."""
+
+    def update(self, x: Tensor, g: Tensor, weighted: Tensor) -> None:
+        """W += (1 / sqrt(N)) sum_{mu, c} weighted[mu, c] g_{mu, c} x_mu^T.
+
+        Args:
+            x: [R, P, S], as last given to `apply`.
+            g: [R, C, P, S], as last given to `apply_transpose`, output by output.
+            weighted: [R, C, P], the errors times gamma0 eta / P.
+        """
+
+
+class _MatvecFunction(torch.autograd.Function):
+    """Lets autograd carry gradients through a HiddenMatrix, so that g needs no code of its own."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, matrix: HiddenMatrix) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.matrix = matrix
+        return matrix.apply(x.detach())
+
+    @staticmethod
+    def backward(ctx, g: Tensor):  # type: ignore[no-untyped-def]
+        return ctx.matrix.apply_transpose(g), None
+
+
+def matvec(matrix: HiddenMatrix, x: Tensor) -> Tensor:
+    """W x / sqrt(N), differentiable: its gradient is `apply_transpose`."""
+    return _MatvecFunction.apply(x, matrix)
+
+
+class RevealedMatrix:
+    """A Gaussian matrix that is drawn only along the directions training visits (theory section 2).
+
+    With Qx = source.phi.basis and Qg = target.g.basis it holds
+        Y = W(0) Qx^T  [R, kx, S] in the target population,
+        V = W(0)^T Qg^T [R, kg, S] in the source population,
+        X = Qg W(0) Qx^T [R, kg, kx], which Y and V share,
+        M [R, kg, kx], what training has added: W(t) = W(0) + Qg^T M Qx.
+    """
+
+    def __init__(self, source: Population, target: Population) -> None:
+        self._source = source
+        self._target = target
+        prototype = source.phi.basis
+        like = (source.replicas, source.samples, prototype.dtype, str(prototype.device))
+        self._y = Rows(*like)
+        self._v = Rows(*like)
+        self._core = prototype.new_zeros(source.replicas, 0, 0)
+        self._learned = prototype.new_zeros(source.replicas, 0, 0)
+
+    def apply(self, x: Tensor) -> Tensor:
+        c, new = self._source.observe(self._source.phi, x)
+        if new is not None:
+            self._reveal_columns(new)
+        # W(0) x = Y c + Qg (V^T r) + |r| omega with r = x - Qx c; the fresh noise |r| omega is dropped.
+        response = x @ self._v.all.mT - c @ self._core.mT
+        coefficients = response + c @ self._learned.mT
+        return torch.baddbmm(c @ self._y.all, coefficients, self._target.g.basis)
+
+    def apply_transpose(self, g: Tensor) -> Tensor:
+        d, new = self._target.observe(self._target.g, g)
+        if new is not None:
+            self._reveal_rows(new)
+        # W(0)^T g = V d + Qx (Y^T r) + |r| omega with r = g - Qg d.
+        response = g @ self._y.all.mT - d @ self._core
+        coefficients = response + d @ self._learned
+        return torch.baddbmm(d @ self._v.all, coefficients, self._source.phi.basis)
+
+    def update(self, x: Tensor, g: Tensor, weighted: Tensor) -> None:
+        (c,) = self._source.phi.latest
+        outputs = [
+            weight[..., None] * torch.nn.functional.pad(d, (0, self._target.g.size - d.shape[-1]))
+            for d, weight in zip(self._target.g.latest, weighted.unbind(1), strict=True)
+        ]
+        # M += (e / S) sum_mu Delta_mu cg_mu cx_mu^T
+        self._learned.baddbmm_(sum(outputs).mT, c, alpha=1 / self._source.samples)
+
+    def _reveal_columns(self, directions: Tensor) -> None:
+        known_part = directions @ self._v.all.mT
+        fresh = self._target.fresh(directions.shape[1])
+        self._y.append(torch.baddbmm(fresh, known_part, self._target.g.basis))
+        self._core = torch.cat([self._core, known_part.mT], dim=2)
+        self._learned = torch.nn.functional.pad(self._learned, (0, directions.shape[1]))
+
+    def _reveal_rows(self, directions: Tensor) -> None:
+        known_part = directions @ self._y.all.mT
+        fresh = self._source.fresh(directions.shape[1])
+        self._v.append(torch.baddbmm(fresh, known_part, self._source.phi.basis))
+        self._core = torch.cat([self._core, known_part], dim=1)
+        self._learned = torch.nn.functional.pad(self._learned, (0, 0, 0, directions.shape[1]))
+
+
+class DenseMatrix:
+    """An explicit matrix for each member of an ensemble."""
+
+    def __init__(self, initial: Tensor) -> None:
+        """Take W [R, N, N] with standard normal entries."""
+        self._scaled = initial / initial.shape[-1] ** 0.5
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x @ self._scaled.mT
+
+    def apply_transpose(self, g: Tensor) -> Tensor:
+        return g @ self._scaled
+
+    def update(self, x: Tensor, g: Tensor, weighted: Tensor) -> None:
+        pulled = (weighted[..., None] * g).sum(dim=1)
+        self._scaled.baddbmm_(pulled.mT, x, alpha=1 / self._scaled.shape[-1])
+
+
+class InputMatrix:
+    """W^0, seen through a factor of the input kernel: h^1 = X W^0 with K^x = X X^T."""
+
+    def __init__(self, initial: Tensor, kernel_factor: Tensor) -> None:
+        """Take W^0 [R, rank, S] with standard normal entries, and X [P, rank]."""
+        self._weights = initial
+        self._factor = kernel_factor
+
+    def apply(self) -> Tensor:
+        """h^1 [R, P, S]."""
+        return self._factor @ self._weights
+
+    def update(self, g: Tensor, weighted: Tensor) -> None:
+        """See HiddenMatrix.update; the inputs are fixed."""
+        self._weights += self._factor.mT @ (weighted[..., None] * g).sum(dim=1)
+
+
+class Readout:
+    """The last layer's weights w, one vector for each output."""
+
+    def __init__(self, initial: Tensor) -> None:
+        """Take w [R, C, S] with standard normal entries."""
+        self._weights = initial
+
+    def apply(self, x: Tensor) -> Tensor:
+        """w . x for activations x [R, P, S]: [R, P, C]."""
+        return x @ self._weights.mT
+
+    def update(self, x: Tensor, weighted: Tensor) -> None:
+        """w_c += sum_mu weighted[c, mu] x_mu, for activations x [R, P, S]."""
+        self._weights += weighted @ x
+
+
+class RevealedReadout(Readout):
+    """A readout drawn once the first activations are known, so that f(0) = 0 exactly."""
+
+    def __init__(self, population: Population, outputs: int) -> None:
+        self._population = population
+        self._outputs = outputs
+        self._drawn = False
+
+    def apply(self, x: Tensor) -> Tensor:
+        self._population.observe(self._population.phi, x.detach())
+        if not self._drawn:
+            super().__init__(self._population.gaussian(self._outputs))
+            self._drawn = True
+        return super().apply(x)
+
+
+@dataclass
+class Weights:
+    """All weights of one network, and the layers whose fields they make.
+
+    Attributes:
+        input: W^0.
+        hidden: W^1 .. W^{L-1}.
+        readout: W^L = w.
+        layers: one for each hidden layer.
+    """
+
+    input: InputMatrix
+    hidden: Sequence[HiddenMatrix]
+    readout: Readout
+    layers: Sequence[Layer]
+
+    def start_step(self) -> None:
+        """Forget the coordinates of the step before."""
+        for layer in self.layers:
+            layer.phi.latest.clear()
+            layer.g.latest.clear()
+
+    def observe_rest(self, fields: Fields) -> None:
+        """Show each layer the fields that no matrix has shown it."""
+        for layer, phi, g in zip(self.layers, fields.phi, fields.g, strict=True):
+            if not layer.phi.latest:
+                layer.observe(layer.phi, phi)
+            if not layer.g.latest:
+                for output in g.unbind(1):
+                    layer.observe(layer.g, output)
+
+    def update(self, fields: Fields, weighted: Tensor) -> None:
+        """One gradient step; `weighted` [R, C, P] is gamma0 eta / P times the errors."""
+        self.input.update(fields.g[0], weighted)
+        for matrix, x, g in zip(self.hidden, fields.phi[:-1], fields.g[1:], strict=True):
+            matrix.update(x, g, weighted)
+        self.readout.update(fields.phi[-1], weighted)

@@ -1,0 +1,54 @@
+"""The contract between server, worker and client: pydantic models, no torch, no celery."""
+
+from dmft_schema.capabilities import Capabilities
+from dmft_schema.data import Data, DigitsData, InputData, KernelData, UploadedData
+from dmft_schema.job import (
+    Event,
+    FieldError,
+    Job,
+    JobError,
+    JobPage,
+    JobStatus,
+    ProblemDetail,
+    Progress,
+)
+from dmft_schema.kernels import kernel_layers, kernel_slice
+from dmft_schema.request import (
+    DmftMethod,
+    FiniteWidthMethod,
+    Network,
+    Outputs,
+    SolveRequest,
+    StaticNtkMethod,
+    Training,
+)
+from dmft_schema.result import Diagnostics, ResultDocument, Summary
+
+__all__ = [
+    "Capabilities",
+    "Data",
+    "Diagnostics",
+    "DigitsData",
+    "DmftMethod",
+    "Event",
+    "FieldError",
+    "FiniteWidthMethod",
+    "InputData",
+    "Job",
+    "JobError",
+    "JobPage",
+    "JobStatus",
+    "KernelData",
+    "Network",
+    "Outputs",
+    "ProblemDetail",
+    "Progress",
+    "ResultDocument",
+    "SolveRequest",
+    "StaticNtkMethod",
+    "Summary",
+    "Training",
+    "UploadedData",
+    "kernel_layers",
+    "kernel_slice",
+]

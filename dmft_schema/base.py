@@ -1,0 +1,71 @@
+"""The strict base of every model, and arrays as field types."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+
+FloatArray = NDArray[np.float64]
+
+
+class StrictModel(BaseModel):
+    """A model that refuses unknown fields and non-finite numbers.
+
+    A misspelt option is an error, never a silent default.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, frozen=True
+    )
+
+
+def _finite_array(value: Any, dimensions: tuple[int, ...]) -> FloatArray:
+    shape_words = " or ".join({1: "a list of numbers", 2: "a list of rows"}[d] for d in dimensions)
+    if isinstance(value, (str, bytes, dict)) or not np.iterable(value):
+        raise ValueError(f"must be {shape_words}")
+    try:
+        raw = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"must be {shape_words}, all rows of one length") from None
+    if raw.dtype.kind not in "iuf":
+        # Booleans, strings and nulls convert to floats without complaint; none of them is meant.
+        raise ValueError(f"must be {shape_words} that holds numbers only")
+    array = raw.astype(np.float64)
+    if array.ndim not in dimensions:
+        raise ValueError(f"must be {shape_words}; got an array of shape {list(array.shape)}")
+    if array.size == 0:
+        raise ValueError("must not be empty")
+    if not np.isfinite(array).all():
+        where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+        raise ValueError(f"must be finite; entry {where} is not")
+    array.setflags(write=False)
+    return array
+
+
+def _matrix(value: Any) -> FloatArray:
+    return _finite_array(value, (2,))
+
+
+def _vector_or_matrix(value: Any) -> FloatArray:
+    return _finite_array(value, (1, 2))
+
+
+_ROW = {"type": "array", "items": {"type": "number"}, "minItems": 1}
+_ROWS = {"type": "array", "items": _ROW, "minItems": 1}
+_to_list = PlainSerializer(lambda array: array.tolist(), return_type=list)
+
+Matrix = Annotated[
+    FloatArray, BeforeValidator(_matrix), _to_list, WithJsonSchema(_ROWS)
+]
+"""A finite float64 array with two axes; JSON: a list of rows."""
+
+Targets = Annotated[
+    FloatArray,
+    BeforeValidator(_vector_or_matrix),
+    _to_list,
+    WithJsonSchema({"anyOf": [_ROW, _ROWS]}),
+]
+"""Finite targets, shape [P] (one output) or [P, C] (C outputs)."""

@@ -1,0 +1,46 @@
+"""What a server can be asked for: read off the request models, so it cannot disagree with them."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+from dmft_schema import limits
+from dmft_schema import request as contract
+
+
+class Capabilities(BaseModel):
+    """GET /v1/capabilities."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    methods: list[str]
+    activations: list[str]
+    architectures: list[str]
+    losses: list[str]
+    dynamics: list[str]
+    readouts: list[str]
+    kernels: list[str]
+    dtypes: list[str]
+    limits: dict[str, Any]
+    version: str
+
+    @classmethod
+    def of_contract(cls, version: str, **server_limits: Any) -> Capabilities:
+        """The contract's names and limits, with this server's own limits beside them."""
+        constants = {
+            name.lower(): value for name, value in vars(limits).items() if name.isupper()
+        }
+        return cls(
+            methods=[get_args(m.model_fields["name"].annotation)[0] for m in contract.METHODS],
+            activations=list(get_args(contract.ActivationName)),
+            architectures=list(get_args(contract.ArchitectureName)),
+            losses=list(get_args(contract.LossName)),
+            dynamics=list(get_args(contract.DynamicsName)),
+            readouts=list(get_args(contract.ReadoutName)),
+            kernels=list(get_args(contract.KernelName)),
+            dtypes=list(get_args(contract.DtypeName)),
+            limits=constants | server_limits,
+            version=version,
+        )

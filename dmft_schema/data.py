@@ -1,0 +1,258 @@
+"""The four ways to give a problem its data: a kernel, inputs, a named dataset, an upload."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from dmft_schema import limits
+from dmft_schema.base import FloatArray, Matrix, StrictModel, Targets
+
+DIGITS_PER_CLASS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
+"""Images of each class 0..9 in scikit-learn's digits; a test compares it with the library."""
+
+
+def check_positive_semidefinite(kernel: FloatArray, name: str) -> None:
+    """Refuse a kernel that is not symmetric positive semidefinite within the stated tolerances.
+
+    Args:
+        kernel: [P, P].
+        name: what to call it in the error.
+
+    Raises:
+        ValueError: naming the entry or eigenvalue and the limit it breaks.
+    """
+    if kernel.shape[0] != kernel.shape[1]:
+        raise ValueError(f"{name} must be square; got shape {list(kernel.shape)}")
+    scale = float(np.abs(kernel).max())
+    if scale == 0.0:
+        raise ValueError(f"{name} must not be zero everywhere")
+    asymmetry = np.abs(kernel - kernel.T)
+    if asymmetry.max() > limits.KERNEL_SYMMETRY_TOLERANCE * scale:
+        row, column = (int(i) for i in np.unravel_index(asymmetry.argmax(), asymmetry.shape))
+        raise ValueError(
+            f"{name} must be symmetric: entries [{row}, {column}] and [{column}, {row}] differ by "
+            f"{asymmetry.max():.3g} (limit: {limits.KERNEL_SYMMETRY_TOLERANCE:g} of the largest entry)"
+        )
+    eigenvalues = np.linalg.eigvalsh((kernel + kernel.T) / 2)
+    if eigenvalues[0] < -limits.KERNEL_EIGENVALUE_TOLERANCE * abs(eigenvalues[-1]):
+        raise ValueError(
+            f"{name} must be positive semidefinite: its smallest eigenvalue is {eigenvalues[0]:.3g} "
+            f"(limit: -{limits.KERNEL_EIGENVALUE_TOLERANCE:g} of the largest, {eigenvalues[-1]:.3g})"
+        )
+
+
+def _check_rows(array: FloatArray, rows: int, name: str, of: str) -> None:
+    if array.shape[0] != rows:
+        raise ValueError(f"{name} has {array.shape[0]} rows, but {of} has {rows}")
+
+
+def _check_outputs(targets: FloatArray, test_targets: FloatArray | None) -> None:
+    if targets.ndim == 2 and targets.shape[1] > limits.MAX_OUTPUTS:
+        raise ValueError(
+            f"targets has {targets.shape[1]} outputs (limit: {limits.MAX_OUTPUTS})"
+        )
+    if test_targets is not None and test_targets.shape[1:] != targets.shape[1:]:
+        raise ValueError("test_targets must have as many outputs for each point as targets")
+
+
+def _check_points(points: int) -> None:
+    if points > limits.MAX_POINTS:
+        raise ValueError(
+            f"the data has {points} points, training and test together (limit: {limits.MAX_POINTS})"
+        )
+
+
+class KernelData(StrictModel):
+    """An input kernel K^x[mu, al] = x_mu . x_al / D and the targets (theory section 1)."""
+
+    kernel: Matrix = Field(description="[P, P] kernel of the training inputs, symmetric and PSD.")
+    targets: Targets = Field(description="[P] or [P, C].")
+    cross_kernel: Matrix | None = Field(
+        None, description="[P', P] kernel between test and training inputs."
+    )
+    test_kernel: Matrix | None = Field(None, description="[P', P'] kernel of the test inputs.")
+    test_targets: Targets | None = Field(None, description="[P'] or [P', C].")
+
+    @property
+    def points(self) -> int:
+        return self.kernel.shape[0]
+
+    @property
+    def test_points(self) -> int:
+        return 0 if self.test_kernel is None else self.test_kernel.shape[0]
+
+    @property
+    def outputs(self) -> int:
+        return 1 if self.targets.ndim == 1 else self.targets.shape[1]
+
+    def joint_kernel(self) -> FloatArray:
+        """[P + P', P + P']: training points first, then test points."""
+        if self.test_kernel is None or self.cross_kernel is None:
+            return self.kernel
+        return np.block([[self.kernel, self.cross_kernel.T], [self.cross_kernel, self.test_kernel]])
+
+    @model_validator(mode="after")
+    def _consistent(self) -> KernelData:
+        _check_points(self.points + self.test_points)
+        if self.kernel.shape[0] != self.kernel.shape[1]:
+            raise ValueError(f"kernel must be square; got shape {list(self.kernel.shape)}")
+        _check_rows(self.targets, self.points, "targets", "kernel")
+        _check_outputs(self.targets, self.test_targets)
+        if (self.cross_kernel is None) != (self.test_kernel is None):
+            raise ValueError("cross_kernel and test_kernel must be given together")
+        if self.test_kernel is None:
+            if self.test_targets is not None:
+                raise ValueError("test_targets needs cross_kernel and test_kernel")
+            check_positive_semidefinite(self.kernel, "kernel")
+            return self
+        assert self.cross_kernel is not None
+        if self.test_kernel.shape[0] != self.test_kernel.shape[1]:
+            raise ValueError(
+                f"test_kernel must be square; got shape {list(self.test_kernel.shape)}"
+            )
+        if self.cross_kernel.shape != (self.test_points, self.points):
+            raise ValueError(
+                f"cross_kernel must have shape [P', P] = [{self.test_points}, {self.points}]; "
+                f"got {list(self.cross_kernel.shape)}"
+            )
+        if self.test_targets is not None:
+            _check_rows(self.test_targets, self.test_points, "test_targets", "test_kernel")
+        check_positive_semidefinite(self.kernel, "kernel")
+        check_positive_semidefinite(
+            self.joint_kernel(), "the joint kernel of kernel, cross_kernel and test_kernel"
+        )
+        return self
+
+
+class InputData(StrictModel):
+    """Inputs x_mu in R^D, used as they are: K^x = X X^T / D."""
+
+    inputs: Matrix = Field(description="[P, D] training inputs.")
+    targets: Targets = Field(description="[P] or [P, C].")
+    test_inputs: Matrix | None = Field(None, description="[P', D] test inputs.")
+    test_targets: Targets | None = Field(None, description="[P'] or [P', C].")
+
+    @property
+    def points(self) -> int:
+        return self.inputs.shape[0]
+
+    @property
+    def test_points(self) -> int:
+        return 0 if self.test_inputs is None else self.test_inputs.shape[0]
+
+    @property
+    def outputs(self) -> int:
+        return 1 if self.targets.ndim == 1 else self.targets.shape[1]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> InputData:
+        _check_points(self.points + self.test_points)
+        dimension = self.inputs.shape[1]
+        if dimension > limits.MAX_INPUT_DIMENSION:
+            raise ValueError(
+                f"inputs have {dimension} dimensions (limit: {limits.MAX_INPUT_DIMENSION}); "
+                "send the kernel instead"
+            )
+        if not self.inputs.any():
+            raise ValueError("inputs must not be zero everywhere")
+        _check_rows(self.targets, self.points, "targets", "inputs")
+        _check_outputs(self.targets, self.test_targets)
+        if self.test_inputs is None:
+            if self.test_targets is not None:
+                raise ValueError("test_targets needs test_inputs")
+            return self
+        if self.test_inputs.shape[1] != dimension:
+            raise ValueError(
+                f"test_inputs have {self.test_inputs.shape[1]} dimensions, but inputs have {dimension}"
+            )
+        if self.test_targets is not None:
+            _check_rows(self.test_targets, self.test_points, "test_targets", "test_inputs")
+        return self
+
+
+class DigitsData(StrictModel):
+    """Scikit-learn's 8x8 digits, each image standardised to |x|^2 = D as the paper does for CIFAR.
+
+    Two classes give targets +1 (first class) and -1; C > 2 classes give one-hot targets [P, C].
+    Samples are split evenly over the classes, in class order, and drawn by `seed`.
+    """
+
+    dataset: Literal["digits"]
+    classes: list[int] = Field(
+        default=[0, 1], min_length=2, max_length=10, description="Distinct digits 0..9."
+    )
+    samples: int = Field(20, ge=2, description="Training points over all classes.")
+    test_samples: int = Field(0, ge=0, description="Test points over all classes.")
+    seed: int = Field(0, ge=0, lt=2**32)
+
+    @property
+    def points(self) -> int:
+        return self.samples
+
+    @property
+    def test_points(self) -> int:
+        return self.test_samples
+
+    @property
+    def outputs(self) -> int:
+        return 1 if len(self.classes) == 2 else len(self.classes)
+
+    @field_validator("classes")
+    @classmethod
+    def _known(cls, classes: list[int]) -> list[int]:
+        if any(not 0 <= c <= 9 for c in classes):
+            raise ValueError("classes must be digits from 0 to 9")
+        if len(set(classes)) != len(classes):
+            raise ValueError("classes must be distinct")
+        return classes
+
+    @model_validator(mode="after")
+    def _available(self) -> DigitsData:
+        count = len(self.classes)
+        for field, number in (("samples", self.samples), ("test_samples", self.test_samples)):
+            if number % count:
+                raise ValueError(f"{field} must be a multiple of the number of classes, {count}")
+        smallest = min(DIGITS_PER_CLASS[c] for c in self.classes)
+        if (self.samples + self.test_samples) // count > smallest:
+            raise ValueError(
+                f"samples + test_samples asks for {(self.samples + self.test_samples) // count} "
+                f"images of each class (limit for these classes: {smallest})"
+            )
+        return self
+
+
+class UploadedData(StrictModel):
+    """A dataset uploaded with POST /v1/datasets, by its content hash."""
+
+    dataset_id: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the upload.")
+
+
+def _data_kind(value: Any) -> str | None:
+    keys = value if isinstance(value, dict) else getattr(value, "__pydantic_fields_set__", ())
+    for key, kind in (
+        ("kernel", "kernel"),
+        ("inputs", "inputs"),
+        ("dataset", "dataset"),
+        ("dataset_id", "dataset_id"),
+    ):
+        if key in keys:
+            return kind
+    return None
+
+
+Data = Annotated[
+    Annotated[KernelData, Tag("kernel")]
+    | Annotated[InputData, Tag("inputs")]
+    | Annotated[DigitsData, Tag("dataset")]
+    | Annotated[UploadedData, Tag("dataset_id")],
+    Discriminator(
+        _data_kind,
+        custom_error_type="data_kind",
+        custom_error_message=(
+            "data must have one of: kernel and targets; inputs and targets; dataset; dataset_id"
+        ),
+    ),
+]

@@ -1,0 +1,79 @@
+"""How kernels stand in a result's NPZ, and how to read any slice of them.
+
+Keys: `kernel_times` [K] (steps), `phi_{l}`, `g_{l}` for l = 1..L, `ntk`.
+Two-time kernels are dense, phi_{l} [K, P, K, P], while K * P is small; otherwise factors
+phi_{l}_factor [K, P, k] with phi = factor factor^T. With C > 1 outputs g has the point axes
+[P, C] in place of [P], and ntk is [K, P, C, P, C]. With one output ntk is [K, P, P].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def kernel_layers(arrays: Mapping[str, NDArray], name: str) -> list[int]:
+    """Layers for which the two-time kernel `name` (phi or g) is present."""
+    layers = {
+        int(key.split("_")[1])
+        for key in arrays
+        if key.startswith(f"{name}_") and key.split("_")[1].isdigit()
+    }
+    return sorted(layers)
+
+
+def _time_index(times: NDArray, index: int, axis: str) -> int:
+    count = len(times)
+    if not -count <= index < count:
+        raise IndexError(f"{axis} = {index} is outside the {count} kernel times")
+    return index % count
+
+
+def kernel_slice(
+    arrays: Mapping[str, NDArray], name: str, layer: int | None = None, t: int = -1, s: int | None = None
+) -> NDArray:
+    """One kernel between two times.
+
+    Args:
+        arrays: a result's arrays (an open NPZ will do).
+        name: phi, g or ntk.
+        layer: 1..L, for phi and g; negative counts from L.
+        t, s: indices into `kernel_times`; negative counts from the end; s defaults to t.
+            The ntk is kept at equal times only.
+
+    Returns:
+        [P, P], or [P, C, P, C] for g and ntk with C > 1 outputs.
+
+    Raises:
+        KeyError: the kernel was not asked for, or there is no such layer.
+        IndexError: a time outside the record.
+        ValueError: the ntk at two different times.
+    """
+    if "kernel_times" not in arrays:
+        raise KeyError("this result holds no kernels")
+    times = arrays["kernel_times"]
+    s = t if s is None else s
+    row, column = _time_index(times, t, "t"), _time_index(times, s, "s")
+    if name == "ntk":
+        if "ntk" not in arrays:
+            raise KeyError("this result holds no ntk; ask for it in outputs.kernels")
+        if row != column:
+            raise ValueError("the ntk is kept at equal times only: give t alone, or s = t")
+        return np.asarray(arrays["ntk"][row])
+    layers = kernel_layers(arrays, name)
+    if not layers:
+        raise KeyError(f"this result holds no {name}; ask for it in outputs.kernels")
+    if layer is None:
+        raise KeyError(f"{name} needs a layer, 1 to {layers[-1]}")
+    chosen = layer if layer >= 0 else layers[-1] + 1 + layer
+    if chosen not in layers:
+        raise KeyError(f"layer {layer} is not among the layers of {name}, 1 to {layers[-1]}")
+    if f"{name}_{chosen}" in arrays:
+        dense = arrays[f"{name}_{chosen}"]
+        point_axes = dense.ndim // 2
+        return np.asarray(dense[(row, *[slice(None)] * (point_axes - 1), column)])
+    factor = arrays[f"{name}_{chosen}_factor"]
+    left, right = factor[row], factor[column]
+    return np.tensordot(left, right, axes=(-1, -1))

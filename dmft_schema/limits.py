@@ -1,0 +1,33 @@
+"""The hard limits of the contract: one place for each number, quoted in every refusal."""
+
+MAX_POINTS = 2_000
+"""Training plus test points in one request."""
+
+MAX_OUTPUTS = 100
+MAX_INPUT_DIMENSION = 20_000
+MAX_DEPTH = 32
+MAX_STEPS = 100_000
+MAX_STEP_POINTS = 2_000_000
+"""steps x points x outputs: what the recorded trajectory grows with."""
+
+MIN_SAMPLES = 64
+MAX_SAMPLES = 1_000_000
+MAX_REPLICAS = 64
+MAX_WIDTH = 16_384
+MAX_ENSEMBLE = 256
+MAX_GAMMA0 = 1_000.0
+MAX_LEARNING_RATE = 10_000.0
+
+MAX_KERNEL_ENTRIES = 2_048
+"""times x points up to which two-time kernels are written densely; beyond it as factors."""
+
+KERNEL_SYMMETRY_TOLERANCE = 1e-8
+"""Largest |K - K^T| accepted, relative to the largest entry of K."""
+
+KERNEL_EIGENVALUE_TOLERANCE = 1e-8
+"""Most negative eigenvalue accepted, relative to the largest eigenvalue."""
+
+MAX_NAME_LENGTH = 200
+MAX_TAGS = 16
+MAX_TAG_LENGTH = 64
+MAX_PRIORITY = 100

@@ -1,0 +1,194 @@
+"""What a client asks for: data, network, training, method, outputs.
+
+Every choice a request can name stands in this module. The engine implements the same names; a test
+holds the two together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from dmft_schema import limits
+from dmft_schema.base import StrictModel
+from dmft_schema.data import Data, UploadedData
+
+ActivationName = Literal[
+    "linear", "tanh", "relu", "erf", "gelu", "softplus", "sin", "quadratic"
+]
+ArchitectureName = Literal["mlp"]
+LossName = Literal["mse"]
+DynamicsName = Literal["gradient_descent"]
+KernelName = Literal["phi", "g", "ntk"]
+DtypeName = Literal["float32", "float64"]
+ReadoutName = Literal["exact", "ntk"]
+
+
+class Network(StrictModel):
+    """The network of theory section 1, in the mean-field (muP) parameterisation."""
+
+    architecture: ArchitectureName = "mlp"
+    depth: int = Field(3, ge=1, le=limits.MAX_DEPTH, description="Number of hidden layers L.")
+    activation: ActivationName = "tanh"
+    gamma0: float = Field(
+        1.0, ge=0, le=limits.MAX_GAMMA0,
+        description="Feature-learning strength; 0 is the lazy (static NTK) limit.",
+    )
+
+
+class Training(StrictModel):
+    """Full-batch gradient descent on the mean loss, from t = 0 to t = steps - 1."""
+
+    loss: LossName = "mse"
+    dynamics: DynamicsName = "gradient_descent"
+    learning_rate: float = Field(0.1, gt=0, le=limits.MAX_LEARNING_RATE)
+    steps: int = Field(
+        100, ge=1, le=limits.MAX_STEPS, description="Number of recorded times T, t = 0 included."
+    )
+
+
+class DmftMethod(StrictModel):
+    """The infinite-width limit, by revealing the random matrices as training visits them."""
+
+    name: Literal["dmft"]
+    samples: int = Field(
+        4096, ge=limits.MIN_SAMPLES, le=limits.MAX_SAMPLES,
+        description="Sampled neurons in each layer, over all replicas.",
+    )
+    replicas: int = Field(
+        4, ge=2, le=limits.MAX_REPLICAS,
+        description="Independent populations that the samples are split into; error bars come from them.",
+    )
+    seed: int = Field(0, ge=0, lt=2**32)
+    tolerance: float = Field(
+        0.01, ge=1e-10, le=0.1,
+        description="Relative norm above which a new direction of W(0) is revealed.",
+    )
+    readout: ReadoutName = Field(
+        "exact",
+        description="exact: finite-step gradient descent; ntk: f advanced with the NTK (as eta -> 0).",
+    )
+    dtype: DtypeName = "float32"
+
+    @model_validator(mode="after")
+    def _divisible(self) -> DmftMethod:
+        if self.samples % self.replicas:
+            raise ValueError(
+                f"samples ({self.samples}) must be a multiple of replicas ({self.replicas})"
+            )
+        return self
+
+
+class StaticNtkMethod(StrictModel):
+    """The lazy limit gamma0 -> 0: training with the kernel at initialisation. Deterministic."""
+
+    name: Literal["static_ntk"]
+    dtype: DtypeName = "float64"
+
+
+class FiniteWidthMethod(StrictModel):
+    """An ensemble of dense networks of one width, trained as they are."""
+
+    name: Literal["finite_width"]
+    width: int = Field(500, ge=1, le=limits.MAX_WIDTH, description="Neurons N in each hidden layer.")
+    ensemble: int = Field(
+        4, ge=1, le=limits.MAX_ENSEMBLE, description="Networks trained, each from its own seed."
+    )
+    seed: int = Field(0, ge=0, lt=2**32)
+    dtype: DtypeName = "float32"
+
+
+Method = Annotated[DmftMethod | StaticNtkMethod | FiniteWidthMethod, Field(discriminator="name")]
+METHODS = (DmftMethod, StaticNtkMethod, FiniteWidthMethod)
+
+
+class Outputs(StrictModel):
+    """Which arrays come back beside loss and predictions."""
+
+    kernels: list[KernelName] = Field(
+        default=["phi", "g", "ntk"], description="phi and g at two times, ntk at equal times."
+    )
+    kernel_times: Literal["all"] | list[int] = Field(
+        "all", description="Steps at which kernels are kept; negative counts from the end."
+    )
+
+    @field_validator("kernels")
+    @classmethod
+    def _each_once(cls, kernels: list[str]) -> list[str]:
+        return sorted(set(kernels))
+
+
+class SolveRequest(StrictModel):
+    """One solve: the body of POST /v1/solves."""
+
+    data: Data
+    network: Network = Network()
+    training: Training = Training()
+    method: Method = DmftMethod(name="dmft")
+    outputs: Outputs = Outputs()
+    name: str | None = Field(None, max_length=limits.MAX_NAME_LENGTH)
+    tags: list[Annotated[str, Field(min_length=1, max_length=limits.MAX_TAG_LENGTH)]] = Field(
+        default=[], max_length=limits.MAX_TAGS
+    )
+    priority: int = Field(
+        0, ge=-limits.MAX_PRIORITY, le=limits.MAX_PRIORITY,
+        description="Order among your own queued jobs; higher first.",
+    )
+    reuse: bool = Field(True, description="Accept a finished result of the same request.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_method(cls, value: Any) -> Any:
+        # {"method": {"tolerance": 1e-3}} means dmft, the default, with one option changed.
+        if isinstance(value, dict) and isinstance(method := value.get("method"), dict):
+            if "name" not in method:
+                return {**value, "method": {"name": "dmft", **method}}
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> SolveRequest:
+        if self.method.name == "finite_width" and self.network.gamma0 == 0:
+            raise ValueError(
+                "network.gamma0 must be above 0 for method finite_width: a finite network's output "
+                "is divided by gamma0. Use static_ntk for the lazy limit, or a small gamma0"
+            )
+        if isinstance(self.outputs.kernel_times, list):
+            if not self.outputs.kernel_times:
+                raise ValueError('outputs.kernel_times must be "all" or name at least one step')
+            for step in self.outputs.kernel_times:
+                if not -self.training.steps <= step < self.training.steps:
+                    raise ValueError(
+                        f"outputs.kernel_times names step {step}, but there are "
+                        f"{self.training.steps} steps"
+                    )
+        if not isinstance(self.data, UploadedData):
+            check_size(self, self.data.points + self.data.test_points, self.data.outputs)
+        return self
+
+    def content_hash(self, *numerics: str) -> str:
+        """SHA-256 over all that the numbers of the result depend on, and `numerics` besides.
+
+        Name, tags, priority and reuse are left out: they change nothing that is computed.
+        """
+        content = self.model_dump(
+            mode="json", exclude={"name", "tags", "priority", "reuse"}
+        )
+        text = json.dumps([content, *numerics], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_size(request: SolveRequest, points: int, outputs: int) -> None:
+    """Refuse a request whose recorded trajectory would be too long.
+
+    Raises:
+        ValueError: naming the product and the limit.
+    """
+    size = request.training.steps * points * outputs
+    if size > limits.MAX_STEP_POINTS:
+        raise ValueError(
+            f"training.steps x points x outputs = {request.training.steps} x {points} x {outputs} "
+            f"= {size} (limit: {limits.MAX_STEP_POINTS})"
+        )

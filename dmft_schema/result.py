@@ -1,0 +1,70 @@
+"""The result of a solve as JSON; its large arrays travel in the NPZ (see kernels.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class Summary(_Open):
+    """Scalars that a table shows."""
+
+    final_loss: float
+    kernel_target_alignment: float | None = Field(
+        None, description="y^T K y / (|y|^2 |K|_F) of the final NTK (theory section 6)."
+    )
+    kernel_movement: list[float] | None = Field(
+        None, description="|Phi^l(T-1,T-1) - Phi^l(0,0)|_F / |Phi^l(0,0)|_F for l = 1..L."
+    )
+
+
+class Diagnostics(_Open):
+    """How the numbers came about."""
+
+    method: str
+    samples: int | None = None
+    replicas: int | None = None
+    basis_sizes: dict[str, int] = Field(
+        default={}, description="Directions held for each kernel at the end, e.g. phi_1, g_2."
+    )
+    truncation_error: float | None = Field(
+        None, description="Largest entry of loss_truncation_error over the trajectory."
+    )
+    wall_seconds: float
+    device: str
+    dtype: str
+    seed: int | None = None
+    versions: dict[str, str] = {}
+    notes: list[str] = []
+
+
+class ResultDocument(_Open):
+    """GET /v1/solves/{id}/result. T recorded times, P training points, P' test points, C outputs.
+
+    A failed or cancelled solve returns the trajectory that it had reached, with `complete` false.
+    """
+
+    complete: bool = True
+    times: list[float] = Field(description="[T] learning time eta * t.")
+    loss: list[float] = Field(description="[T] mean over points of (f - y)^2, summed over outputs.")
+    loss_standard_error: list[float] | None = Field(
+        None, description="[T] standard error over replicas or ensemble members."
+    )
+    loss_truncation_error: list[float] | None = Field(
+        None, description="[T] estimated bound of the truncation error (theory section 2)."
+    )
+    predictions: list[Any] = Field(description="[T, P], or [T, P, C] when C > 1.")
+    predictions_standard_error: list[Any] | None = None
+    test_loss: list[float] | None = None
+    test_loss_standard_error: list[float] | None = None
+    test_predictions: list[Any] | None = None
+    summary: Summary
+    diagnostics: Diagnostics
+    manifest: dict[str, Any] = Field(
+        default={}, description="Checksums, shapes, dtypes, invariants checked, request, citation."
+    )
