@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from dmft_engine.activations import ACTIVATIONS
 from dmft_engine.errors import Diverged
-from dmft_engine.fields import Fields
-from dmft_engine.kernel_record import FactoredKernel
 from dmft_engine.losses import LOSSES
 from dmft_engine.networks import ARCHITECTURES, propagate
 from dmft_engine.problem import Problem
+from dmft_engine.trajectory import Trajectory
 from dmft_engine.weights import Weights
 from dmft_schema import Progress
 
@@ -67,27 +65,6 @@ class Reporter:
             raise Cancelled
 
 
-@dataclass
-class Trajectory:
-    """What is recorded, for R replicas (or ensemble members) of the same problem.
-
-    Attributes:
-        predictions: f at each step, [R, P, C] each, test points last.
-        kernel_steps: steps at which kernels were kept.
-        phi, g: two-time kernels by layer, l = 1..L.
-        ntk: [R, C, P, C, P] at each kernel step, if asked for.
-        dropped: at each step, for each hidden matrix, the longest parts of phi and g outside its
-            bases, relative to the longest fields.
-    """
-
-    phi: list[FactoredKernel]
-    g: list[FactoredKernel]
-    predictions: list[Tensor] = field(default_factory=list)
-    kernel_steps: list[int] = field(default_factory=list)
-    ntk: list[Tensor] = field(default_factory=list)
-    dropped: list[list[tuple[float, float]]] = field(default_factory=list)
-
-
 def train(
     problem: Problem,
     weights: Weights,
@@ -121,13 +98,14 @@ def train(
         problem.data.targets, dtype=input_kernel.dtype, device=input_kernel.device
     )
     kernel_steps = set(problem.kernel_steps.tolist())
-    keep_ntk = "ntk" in problem.outputs.kernels
 
+    # Gradients at test points move no weight; only the ntk readout needs them, to move f there.
+    gradient_points = points if readout == "exact" else problem.data.kernel.shape[0]
     initial_output: Tensor | None = None
     initial_loss = 1.0
     f = None
     for step in range(problem.training.steps):
-        fields = propagate(forward, activation, weights)
+        fields = propagate(forward, activation, weights, gradient_points)
         if initial_output is None:
             initial_output = fields.output
             f = torch.zeros_like(fields.output)
@@ -138,18 +116,11 @@ def train(
         current = loss.reported(f[:, :points], targets)
         mean_loss = float(current.mean())
         initial_loss = mean_loss if step == 0 else initial_loss
-        _check_convergent(mean_loss, initial_loss, step, problem.training.learning_rate)
-        trajectory.predictions.append(f)
+        check_convergent(mean_loss, initial_loss, step, problem.training.learning_rate)
+        trajectory.record_step(f, weights)
         if step in kernel_steps:
-            _record_kernels(trajectory, weights, fields, step, input_kernel, keep_ntk)
-        trajectory.dropped.append(
-            [
-                (source.phi.dropped, target.g.dropped)
-                for source, target in zip(weights.layers[:-1], weights.layers[1:], strict=True)
-            ]
-        )
-        largest = max(max(layer.phi.size, layer.g.size) for layer in weights.layers)
-        reporter.step("training", mean_loss, largest)
+            trajectory.record_kernels(step, fields, weights, input_kernel)
+        reporter.step("training", mean_loss, max(trajectory.basis_sizes.values()))
 
         errors = torch.zeros_like(f)
         errors[:, :points] = loss.errors(f[:, :points], targets)
@@ -159,7 +130,8 @@ def train(
         weights.update(fields, gamma0 * rate * errors.mT)
 
 
-def _check_convergent(loss: float, initial: float, step: int, learning_rate: float) -> None:
+def check_convergent(loss: float, initial: float, step: int, learning_rate: float) -> None:
+    """Raise Diverged if the loss is not finite or has exploded since the start."""
     if loss <= DIVERGED_LOSS * max(initial, 1.0):  # false for NaN, too
         return
     raise Diverged(
@@ -167,20 +139,3 @@ def _check_convergent(loss: float, initial: float, step: int, learning_rate: flo
         f"Lower training.learning_rate (now {learning_rate:g}), for example to {learning_rate / 4:g}.",
         step,
     )
-
-
-def _record_kernels(
-    trajectory: Trajectory,
-    weights: Weights,
-    fields: Fields,
-    step: int,
-    input_kernel: Tensor,
-    keep_ntk: bool,
-) -> None:
-    trajectory.kernel_steps.append(step)
-    for kernel, layer in zip(trajectory.phi, weights.layers, strict=True):
-        kernel.record(layer.phi.latest)
-    for kernel, layer in zip(trajectory.g, weights.layers, strict=True):
-        kernel.record(layer.g.latest)
-    if keep_ntk:
-        trajectory.ntk.append(fields.ntk(input_kernel))

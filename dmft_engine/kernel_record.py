@@ -17,6 +17,11 @@ class FactoredKernel:
         self._samples = samples
         self._columns: list[Tensor] = []
 
+    @property
+    def recorded(self) -> bool:
+        """Whether any time was kept."""
+        return bool(self._columns)
+
     def record(self, coordinates: list[Tensor]) -> None:
         """Keep one time's coordinates: one [R, P, k] for each output; k may have grown."""
         width = max(block.shape[-1] for block in coordinates)
@@ -25,15 +30,19 @@ class FactoredKernel:
         ]
         self._columns.append(torch.stack(padded, dim=2))
 
-    def factor(self) -> Tensor:
-        """[K, P, C, R k], not compressed: kernel = factor factor^T. K is the number of times."""
+    def factors(self) -> Tensor:
+        """[R, K, P, C, k]: each replica's kernel is factor factor^T. K is the number of times."""
         width = self._columns[-1].shape[-1]
-        replicas = self._columns[0].shape[0]
         stacked = torch.stack(
-            [torch.nn.functional.pad(c, (0, width - c.shape[-1])) for c in self._columns]
+            [torch.nn.functional.pad(c, (0, width - c.shape[-1])) for c in self._columns], dim=1
         )
-        scale = (replicas * self._samples) ** -0.5
-        return (stacked * scale).movedim(1, -2).flatten(-2)
+        return stacked * self._samples**-0.5
+
+
+def mean_factor(factors: np.ndarray) -> np.ndarray:
+    """A factor [..., R k] of the mean over replicas of the kernels with factors [R, ..., k]."""
+    replicas = factors.shape[0]
+    return np.moveaxis(factors, 0, -2).reshape(*factors.shape[1:-1], -1) / replicas**0.5
 
 
 def compress(factor: np.ndarray, relative_error: float) -> np.ndarray:

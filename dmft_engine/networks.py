@@ -32,18 +32,20 @@ def mlp(weights: Weights, phi: Callable[[Tensor], Tensor]) -> list[tuple[Tensor,
 ARCHITECTURES: dict[str, Forward] = {"mlp": mlp}
 
 
-def propagate(forward: Forward, activation: Activation, weights: Weights) -> Fields:
+def propagate(
+    forward: Forward, activation: Activation, weights: Weights, gradient_points: int
+) -> Fields:
     """One forward and one backward pass: the fields at the current weights.
 
     f_mu depends on h_mu alone, so one backward pass of the sum over mu yields every g_mu; there is
-    one for each output.
+    one for each output. Points from `gradient_points` on get g = 0: nothing is revealed for them.
     """
     weights.start_step()
     with torch.enable_grad():
         layers = forward(weights, activation.function)
         output = weights.readout.apply(layers[-1][1])
         hidden = [h for h, _ in layers]
-        outputs = output.sum(1).sum(0).unbind(-1)
+        outputs = output[:, :gradient_points].sum((0, 1)).unbind(-1)
         g = [
             torch.autograd.grad(value, hidden, retain_graph=index + 1 < len(outputs))
             for index, value in enumerate(outputs)

@@ -5,12 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dmft_engine.errors import TooFewSamples
 from dmft_engine.sampling import SobolNormals
 from dmft_engine.subspace import Subspace
 
 MAX_KNOWN_FRACTION = 0.8
 """Known directions over neurons of a replica, past which too little is left to be orthogonal to."""
+
+
+class Exhausted(Exception):
+    """A population has too few neurons for the directions that training visits.
+
+    Attributes:
+        known: directions that would have been known.
+    """
+
+    def __init__(self, known: int) -> None:
+        super().__init__(f"{known} known directions")
+        self.known = known
 
 
 class Layer:
@@ -69,7 +80,7 @@ class Population(Layer):
         everything known and of exact length: this removes most of the Monte Carlo noise.
 
         Raises:
-            TooFewSamples: too few neurons for the directions already known.
+            Exhausted: too few neurons for the directions already known.
         """
         self._check_room(count)
         drawn = self._normals.draw(count) * self._spread()[:, None]
@@ -100,8 +111,4 @@ class Population(Layer):
 
     def _check_room(self, count: int) -> None:
         if self.known.size + count > MAX_KNOWN_FRACTION * self.samples:
-            raise TooFewSamples(
-                f"training visits more than {self.known.size + count} directions, too many for "
-                f"{self.samples} sampled neurons in each of {self.replicas} replicas",
-                "",
-            )
+            raise Exhausted(self.known.size + count)

@@ -103,7 +103,9 @@ class Subspace:
         Returns:
             The field's coordinates [R, P, k], and the residual's squared Frobenius norm [R].
         """
-        rounds = 3  # An eigenvalue is resolved to rounding of the largest; each round starts afresh.
+        rounds = (
+            3  # An eigenvalue is resolved to rounding of the largest; each round starts afresh.
+        )
         for _ in range(rounds):
             residual = self.residual(field, coordinates)
             outside = residual.square().sum((-1, -2))
@@ -128,7 +130,6 @@ class Subspace:
             signs = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
             vectors = q.mT * signs[..., None]
         return vectors
-
 
 
 def _principal(residual: Tensor, limit: Tensor) -> Tensor:

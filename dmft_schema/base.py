@@ -57,9 +57,7 @@ _ROW = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 _ROWS = {"type": "array", "items": _ROW, "minItems": 1}
 _to_list = PlainSerializer(lambda array: array.tolist(), return_type=list)
 
-Matrix = Annotated[
-    FloatArray, BeforeValidator(_matrix), _to_list, WithJsonSchema(_ROWS)
-]
+Matrix = Annotated[FloatArray, BeforeValidator(_matrix), _to_list, WithJsonSchema(_ROWS)]
 """A finite float64 array with two axes; JSON: a list of rows."""
 
 Targets = Annotated[

@@ -29,9 +29,7 @@ class Capabilities(BaseModel):
     @classmethod
     def of_contract(cls, version: str, **server_limits: Any) -> Capabilities:
         """The contract's names and limits, with this server's own limits beside them."""
-        constants = {
-            name.lower(): value for name, value in vars(limits).items() if name.isupper()
-        }
+        constants = {name.lower(): value for name, value in vars(limits).items() if name.isupper()}
         return cls(
             methods=[get_args(m.model_fields["name"].annotation)[0] for m in contract.METHODS],
             activations=list(get_args(contract.ActivationName)),

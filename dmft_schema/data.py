@@ -51,9 +51,7 @@ def _check_rows(array: FloatArray, rows: int, name: str, of: str) -> None:
 
 def _check_outputs(targets: FloatArray, test_targets: FloatArray | None) -> None:
     if targets.ndim == 2 and targets.shape[1] > limits.MAX_OUTPUTS:
-        raise ValueError(
-            f"targets has {targets.shape[1]} outputs (limit: {limits.MAX_OUTPUTS})"
-        )
+        raise ValueError(f"targets has {targets.shape[1]} outputs (limit: {limits.MAX_OUTPUTS})")
     if test_targets is not None and test_targets.shape[1:] != targets.shape[1:]:
         raise ValueError("test_targets must have as many outputs for each point as targets")
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 def kernel_layers(arrays: Mapping[str, NDArray], name: str) -> list[int]:
     """Layers for which the two-time kernel `name` (phi or g) is present."""
     layers = {
-        int(key.split("_")[1])
-        for key in arrays
-        if key.startswith(f"{name}_") and key.split("_")[1].isdigit()
+        int(parts[1])
+        for parts in (key.split("_") for key in arrays)
+        if parts[0] == name and len(parts) > 1 and parts[1].isdigit()
     }
     return sorted(layers)
 
@@ -32,7 +32,11 @@ def _time_index(times: NDArray, index: int, axis: str) -> int:
 
 
 def kernel_slice(
-    arrays: Mapping[str, NDArray], name: str, layer: int | None = None, t: int = -1, s: int | None = None
+    arrays: Mapping[str, NDArray],
+    name: str,
+    layer: int | None = None,
+    t: int = -1,
+    s: int | None = None,
 ) -> NDArray:
     """One kernel between two times.
 

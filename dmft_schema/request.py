@@ -16,9 +16,7 @@ from dmft_schema import limits
 from dmft_schema.base import StrictModel
 from dmft_schema.data import Data, UploadedData
 
-ActivationName = Literal[
-    "linear", "tanh", "relu", "erf", "gelu", "softplus", "sin", "quadratic"
-]
+ActivationName = Literal["linear", "tanh", "relu", "erf", "gelu", "softplus", "sin", "quadratic"]
 ArchitectureName = Literal["mlp"]
 LossName = Literal["mse"]
 DynamicsName = Literal["gradient_descent"]
@@ -34,7 +32,9 @@ class Network(StrictModel):
     depth: int = Field(3, ge=1, le=limits.MAX_DEPTH, description="Number of hidden layers L.")
     activation: ActivationName = "tanh"
     gamma0: float = Field(
-        1.0, ge=0, le=limits.MAX_GAMMA0,
+        1.0,
+        ge=0,
+        le=limits.MAX_GAMMA0,
         description="Feature-learning strength; 0 is the lazy (static NTK) limit.",
     )
 
@@ -55,16 +55,22 @@ class DmftMethod(StrictModel):
 
     name: Literal["dmft"]
     samples: int = Field(
-        4096, ge=limits.MIN_SAMPLES, le=limits.MAX_SAMPLES,
+        4096,
+        ge=limits.MIN_SAMPLES,
+        le=limits.MAX_SAMPLES,
         description="Sampled neurons in each layer, over all replicas.",
     )
     replicas: int = Field(
-        4, ge=2, le=limits.MAX_REPLICAS,
+        4,
+        ge=2,
+        le=limits.MAX_REPLICAS,
         description="Independent populations that the samples are split into; error bars come from them.",
     )
     seed: int = Field(0, ge=0, lt=2**32)
     tolerance: float = Field(
-        0.01, ge=1e-10, le=0.1,
+        0.01,
+        ge=1e-10,
+        le=0.1,
         description="Relative norm above which a new direction of W(0) is revealed.",
     )
     readout: ReadoutName = Field(
@@ -93,7 +99,9 @@ class FiniteWidthMethod(StrictModel):
     """An ensemble of dense networks of one width, trained as they are."""
 
     name: Literal["finite_width"]
-    width: int = Field(500, ge=1, le=limits.MAX_WIDTH, description="Neurons N in each hidden layer.")
+    width: int = Field(
+        500, ge=1, le=limits.MAX_WIDTH, description="Neurons N in each hidden layer."
+    )
     ensemble: int = Field(
         4, ge=1, le=limits.MAX_ENSEMBLE, description="Networks trained, each from its own seed."
     )
@@ -134,7 +142,9 @@ class SolveRequest(StrictModel):
         default=[], max_length=limits.MAX_TAGS
     )
     priority: int = Field(
-        0, ge=-limits.MAX_PRIORITY, le=limits.MAX_PRIORITY,
+        0,
+        ge=-limits.MAX_PRIORITY,
+        le=limits.MAX_PRIORITY,
         description="Order among your own queued jobs; higher first.",
     )
     reuse: bool = Field(True, description="Accept a finished result of the same request.")
@@ -173,9 +183,7 @@ class SolveRequest(StrictModel):
 
         Name, tags, priority and reuse are left out: they change nothing that is computed.
         """
-        content = self.model_dump(
-            mode="json", exclude={"name", "tags", "priority", "reuse"}
-        )
+        content = self.model_dump(mode="json", exclude={"name", "tags", "priority", "reuse"})
         text = json.dumps([content, *numerics], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

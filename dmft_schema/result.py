@@ -14,12 +14,16 @@ class _Open(BaseModel):
 class Summary(_Open):
     """Scalars that a table shows."""
 
-    final_loss: float
+    final_loss: float | None = Field(
+        description="At the last recorded time; null if none was reached."
+    )
     kernel_target_alignment: float | None = Field(
         None, description="y^T K y / (|y|^2 |K|_F) of the final NTK (theory section 6)."
     )
     kernel_movement: list[float] | None = Field(
-        None, description="|Phi^l(T-1,T-1) - Phi^l(0,0)|_F / |Phi^l(0,0)|_F for l = 1..L."
+        None,
+        description="|Phi^l(end) - Phi^l(start)|_F / |Phi^l(start)|_F for l = 1..L, from the first to "
+        "the last kernel time.",
     )
 
 
@@ -30,7 +34,7 @@ class Diagnostics(_Open):
     samples: int | None = None
     replicas: int | None = None
     basis_sizes: dict[str, int] = Field(
-        default={}, description="Directions held for each kernel at the end, e.g. phi_1, g_2."
+        default={}, description="Directions held at the end for each field, e.g. phi_1, g_2."
     )
     truncation_error: float | None = Field(
         None, description="Largest entry of loss_truncation_error over the trajectory."
@@ -62,7 +66,9 @@ class ResultDocument(_Open):
     predictions_standard_error: list[Any] | None = None
     test_loss: list[float] | None = None
     test_loss_standard_error: list[float] | None = None
+    test_loss_truncation_error: list[float] | None = None
     test_predictions: list[Any] | None = None
+    test_predictions_standard_error: list[Any] | None = None
     summary: Summary
     diagnostics: Diagnostics
     manifest: dict[str, Any] = Field(

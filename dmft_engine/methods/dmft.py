@@ -1,0 +1,107 @@
+"""The infinite-width limit, by revealing random matrices as training visits them (theory section 2)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from dmft_engine.errors import TooFewSamples
+from dmft_engine.gradient_descent import Reporter, train
+from dmft_engine.initialisation import joint_kernel, revealed_weights
+from dmft_engine.methods.static_ntk import StaticNtk
+from dmft_engine.population import MAX_KNOWN_FRACTION, Exhausted
+from dmft_engine.problem import Problem
+from dmft_engine.solution import Solution
+from dmft_engine.trajectory import Trajectory
+from dmft_schema import DmftMethod
+from dmft_schema.limits import MAX_SAMPLES
+
+DELAY_PER_DROPPED = 0.03
+DELAY_PER_DROPPED_SQUARED = 3.0
+"""Truncation slows learning as if each step lost this fraction of its length for each basis, times
+what that basis dropped and its square. Calibrated on deep linear networks, which have no other error
+(depth 2 to 5, P 4 and 20, gamma0 0.2 to 2, tolerance 1e-3 to 3e-2), against tolerance 1e-8: the
+smallest round numbers that bound every error found. docs/accuracy.md has the table."""
+
+
+class Dmft:
+    """Solves the limit itself; errors by replicas and by the norms dropped."""
+
+    def __init__(self, problem: Problem, device: str) -> None:
+        if not isinstance(problem.method, DmftMethod):
+            raise TypeError("Dmft needs a DmftMethod")
+        self._problem = problem
+        self._method = problem.method
+        self._device = device
+        self._dtype = getattr(torch, problem.method.dtype)
+        self._lazy = StaticNtk(problem, device) if problem.network.gamma0 == 0 else None
+        self._trajectory: Trajectory | None = None
+        self._basis_sizes: dict[str, int] = {}
+
+    @property
+    def work(self) -> int:
+        return self._problem.training.steps
+
+    def run(self, reporter: Reporter) -> None:
+        if self._lazy is not None:
+            return self._lazy.run(reporter)
+        method = self._method
+        samples = method.samples // method.replicas
+        kernel = joint_kernel(self._problem, self._device).to(self._dtype)
+        self._trajectory = Trajectory.empty(self._problem, samples)
+        try:
+            weights = revealed_weights(
+                self._problem,
+                method.replicas,
+                samples,
+                method.tolerance,
+                method.seed,
+                self._dtype,
+                self._device,
+            )
+            train(self._problem, weights, self._trajectory, reporter, method.readout, kernel)
+        except Exhausted as full:
+            raise self._too_few(full.known) from full
+        finally:
+            # Only the trajectory is kept: the weights' bases are the bulk of the memory.
+            self._basis_sizes = self._trajectory.basis_sizes
+
+    def _too_few(self, known: int) -> TooFewSamples:
+        """How many samples would do: known directions grow about as the logarithm of time."""
+        assert self._trajectory is not None
+        step, steps = len(self._trajectory.predictions), self._problem.training.steps
+        growth = 1 + 1.5 * math.log2(steps / max(step, 1))
+        per_replica = 2 ** math.ceil(math.log2(known * growth / MAX_KNOWN_FRACTION))
+        enough = per_replica * self._method.replicas
+        message = (
+            f"training visits more than {known} directions by step {step}, too many for the "
+            f"{self._method.samples // self._method.replicas} sampled neurons of each replica"
+        )
+        advice = f"Set method.samples to {enough}"
+        if enough > MAX_SAMPLES:
+            advice = (
+                f"This needs about {enough} samples (limit: {MAX_SAMPLES}): use fewer points, fewer "
+                f"steps, or fewer replicas than {self._method.replicas}"
+            )
+        return TooFewSamples(message, f"{advice}, or raise method.tolerance.", step)
+
+    def solution(self) -> Solution | None:
+        if self._lazy is not None:
+            solution = self._lazy.solution()
+            if solution is not None:
+                solution.notes.append("gamma0 = 0 is the lazy limit: solved by static_ntk.")
+            return solution
+        if self._trajectory is None or not self._trajectory.predictions:
+            return None
+        solution = self._trajectory.solution(self._problem)
+        # [T, matrices, 2] -> [T]
+        dropped = np.array(self._trajectory.dropped).reshape(len(self._trajectory.dropped), -1)
+        slowed = (DELAY_PER_DROPPED * dropped + DELAY_PER_DROPPED_SQUARED * dropped**2).sum(axis=1)
+        solution.delay = self._problem.training.learning_rate * (np.cumsum(slowed) - slowed)
+        solution.basis_sizes = self._basis_sizes
+        solution.samples = self._method.samples
+        solution.replicas = self._method.replicas
+        solution.seed = self._method.seed
+        return solution

@@ -1,0 +1,66 @@
+"""Dense networks of finite width, trained as they are: what the theory is compared with."""
+
+from __future__ import annotations
+
+import torch
+
+from dmft_engine.gradient_descent import Reporter, train
+from dmft_engine.initialisation import dense_weights, joint_kernel
+from dmft_engine.problem import Problem
+from dmft_engine.solution import Solution
+from dmft_engine.trajectory import Trajectory
+from dmft_schema import FiniteWidthMethod
+
+CHUNK_BYTES = 1 << 30
+"""Weights of ensemble members trained side by side stay below this; the rest wait their turn."""
+
+
+class FiniteWidth:
+    """An ensemble, batched over its members and bounded in memory."""
+
+    def __init__(self, problem: Problem, device: str) -> None:
+        if not isinstance(problem.method, FiniteWidthMethod):
+            raise TypeError("FiniteWidth needs a FiniteWidthMethod")
+        self._problem = problem
+        self._method = problem.method
+        self._device = device
+        self._dtype = getattr(torch, problem.method.dtype)
+        self._chunks = self._plan()
+        self._trajectories: list[Trajectory] = []
+
+    def _plan(self) -> list[range]:
+        method, depth = self._method, self._problem.network.depth
+        points = self._problem.data.points + self._problem.data.test_points
+        entries = depth * method.width * (method.width + 8 * points)
+        size = max(1, CHUNK_BYTES // (entries * self._dtype.itemsize))
+        starts = range(0, method.ensemble, size)
+        return [range(start, min(start + size, method.ensemble)) for start in starts]
+
+    @property
+    def work(self) -> int:
+        return self._problem.training.steps * len(self._chunks)
+
+    def run(self, reporter: Reporter) -> None:
+        kernel = joint_kernel(self._problem, self._device).to(self._dtype)
+        for members in self._chunks:
+            method = self._method
+            weights = dense_weights(
+                self._problem, method.width, members, method.seed, self._dtype, self._device
+            )
+            self._trajectories.append(Trajectory.empty(self._problem, method.width))
+            train(self._problem, weights, self._trajectories[-1], reporter, "exact", kernel)
+
+    def solution(self) -> Solution | None:
+        """Of the members that went furthest: those of a chunk that was cut short are left out,
+        unless it is the only one."""
+        complete = [
+            t for t in self._trajectories if len(t.predictions) == self._problem.training.steps
+        ]
+        kept = complete or self._trajectories[:1]
+        if not kept or not kept[0].predictions:
+            return None
+        solution = Trajectory.merge(kept, self._problem)
+        solution.replicas = solution.predictions.shape[0]
+        solution.samples = self._method.width * solution.replicas
+        solution.seed = self._method.seed
+        return solution

@@ -1,0 +1,255 @@
+"""What every method hands back, and how it becomes a Result."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dmft_engine.kernel_record import compress, mean_factor
+from dmft_engine.losses import LOSSES
+from dmft_engine.observables import alignment, kernel_movement
+from dmft_engine.problem import Problem
+from dmft_schema import Diagnostics, JobError, JobStatus, ResultDocument, Summary
+from dmft_schema.limits import MAX_KERNEL_ENTRIES
+from dmft_schema.numerics import NUMERICS_VERSION
+
+CITATION = (
+    "B. Bordelon, C. Pehlevan, Self-Consistent Dynamical Field Theory of Kernel Evolution in Wide "
+    "Neural Networks, NeurIPS 2022, arXiv:2205.09653"
+)
+Arrays = dict[str, NDArray]
+
+
+@dataclass
+class Solution:
+    """A method's numbers for R independent members (replicas or networks; 1 if deterministic).
+
+    T recorded steps, K kernel times, P training points, A all points (training first), C outputs.
+
+    Attributes:
+        predictions: [R, T, A, C].
+        kernel_steps: K steps.
+        phi: by layer l = 1..L, factors [R, K, A, 1, k] of each member's kernel; empty if not asked.
+        g: by layer, factors [R, K, A, C, k].
+        ntk: [K, P, C, P, C] mean over members, or None.
+        ntk_standard_error: the same shape, or None.
+        delay: [T], truncation as a delay in learning time (methods/dmft.py), or None.
+        basis_sizes, samples, replicas, seed, notes: for the diagnostics.
+    """
+
+    predictions: NDArray
+    kernel_steps: list[int]
+    phi: list[NDArray]
+    g: list[NDArray]
+    ntk: NDArray | None = None
+    ntk_standard_error: NDArray | None = None
+    delay: NDArray | None = None
+    basis_sizes: dict[str, int] = field(default_factory=dict)
+    samples: int | None = None
+    replicas: int | None = None
+    seed: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def standard_error(members: NDArray) -> NDArray | None:
+    """Of the mean over the first axis [R, ...]; None for one member."""
+    count = members.shape[0]
+    return members.std(axis=0, ddof=1) / count**0.5 if count > 1 else None
+
+
+@dataclass
+class Result:
+    """A solve's outcome. A failed or cancelled one keeps the trajectory that it had reached.
+
+    Attributes:
+        status: succeeded, failed or cancelled.
+        error: why it failed.
+        arrays: what the NPZ holds; keys and shapes in dmft_schema/kernels.py and docs/results.md.
+    """
+
+    problem: Problem
+    status: JobStatus
+    error: JobError | None
+    arrays: Arrays
+    diagnostics: Diagnostics
+
+    def document(self) -> ResultDocument:
+        """The JSON result."""
+        lists = {
+            key: self.arrays[key].tolist()
+            for key in ResultDocument.model_fields
+            if key in self.arrays
+        }
+        for required in ("times", "loss", "predictions"):
+            lists.setdefault(required, [])
+        return ResultDocument(
+            complete=self.status is JobStatus.SUCCEEDED,
+            summary=self._summary,
+            diagnostics=self.diagnostics,
+            manifest=self._manifest,
+            **lists,
+        )
+
+    @cached_property
+    def _summary(self) -> Summary:
+        loss = self.arrays.get("loss")
+        if loss is None or not len(loss):
+            return Summary(final_loss=None)
+        ntk = self.arrays.get("ntk")
+        target_alignment = None
+        if ntk is not None and len(ntk):
+            targets = self.problem.data.targets.ravel()
+            final = ntk[-1].astype(np.float64).reshape(targets.size, targets.size)
+            target_alignment = alignment(final, np.outer(targets, targets))
+        return Summary(
+            final_loss=float(loss[-1]),
+            kernel_target_alignment=target_alignment,
+            kernel_movement=kernel_movement(self.arrays, self.problem.network.depth),
+        )
+
+    @cached_property
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "arrays": {
+                key: {
+                    "shape": list(array.shape),
+                    "dtype": str(array.dtype),
+                    "sha256": hashlib.sha256(np.ascontiguousarray(array)).hexdigest(),
+                }
+                for key, array in self.arrays.items()
+            },
+            "invariants": self._invariants(),
+            "citation": CITATION,
+        }
+
+    def _invariants(self) -> dict[str, float]:
+        """Largest violation found of what must hold exactly, each in its own units."""
+        found: dict[str, float] = {}
+        predictions = self.arrays.get("predictions")
+        if predictions is not None and len(predictions):
+            found["f(0) = 0"] = float(np.abs(predictions[0]).max())
+        ntk = self.arrays.get("ntk")
+        if ntk is not None and len(ntk):
+            size = int(np.prod(ntk.shape[1:]) ** 0.5)
+            last = ntk[-1].astype(np.float64).reshape(size, size)
+            found["ntk symmetric, relative"] = float(
+                np.abs(last - last.T).max() / np.abs(last).max()
+            )
+            eigenvalues = np.linalg.eigvalsh((last + last.T) / 2)
+            found["ntk positive semidefinite, relative"] = float(
+                max(0.0, -eigenvalues[0]) / eigenvalues[-1]
+            )
+        return found
+
+
+def assemble(
+    problem: Problem,
+    solution: Solution | None,
+    status: JobStatus,
+    error: JobError | None,
+    device: str,
+    wall_seconds: float,
+) -> Result:
+    """Turn a method's numbers into the arrays and diagnostics that users see."""
+    arrays: Arrays = {}
+    if solution is not None and solution.predictions.shape[1]:
+        arrays |= _trajectory_arrays(problem, solution)
+        if problem.outputs.kernels and solution.kernel_steps:
+            arrays |= _kernel_arrays(problem, solution)
+    truncation = arrays.get("loss_truncation_error")
+    diagnostics = Diagnostics(
+        method=problem.method.name,
+        samples=solution.samples if solution else None,
+        replicas=solution.replicas if solution else None,
+        basis_sizes=solution.basis_sizes if solution else {},
+        truncation_error=None if truncation is None else float(truncation.max()),
+        wall_seconds=wall_seconds,
+        device=device,
+        dtype=problem.method.dtype,
+        seed=solution.seed if solution else None,
+        versions={
+            "numerics": NUMERICS_VERSION,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        notes=solution.notes if solution else [],
+    )
+    return Result(problem, status, error, arrays, diagnostics)
+
+
+def _trajectory_arrays(problem: Problem, solution: Solution) -> Arrays:
+    data, training = problem.data, problem.training
+    predictions = solution.predictions.astype(np.float64)
+    steps = predictions.shape[1]
+    arrays: Arrays = {"times": training.learning_rate * np.arange(steps)}
+
+    def squeeze(values: NDArray) -> NDArray:
+        return values[..., 0] if data.scalar_output else values
+
+    def curves(prefix: str, f: NDArray, targets: NDArray | None) -> None:
+        arrays[f"{prefix}predictions"] = squeeze(f.mean(0))
+        error = standard_error(f)
+        if error is not None:
+            arrays[f"{prefix}predictions_standard_error"] = squeeze(error)
+        if targets is None:
+            return
+        loss = (
+            LOSSES[training.loss]
+            .reported(torch.from_numpy(f), torch.from_numpy(np.asarray(targets)))
+            .numpy()
+        )
+        arrays[f"{prefix}loss"] = loss.mean(0)
+        error = standard_error(loss)
+        if error is not None:
+            arrays[f"{prefix}loss_standard_error"] = error
+        if solution.delay is not None and steps > 1:
+            # A delay tau changes a curve by its slope times tau.
+            slope = np.abs(np.gradient(arrays[f"{prefix}loss"], training.learning_rate))
+            arrays[f"{prefix}loss_truncation_error"] = slope * solution.delay
+
+    curves("", predictions[:, :, : data.points], data.targets)
+    if data.test_points:
+        curves("test_", predictions[:, :, data.points :], data.test_targets)
+    return arrays
+
+
+def _kernel_arrays(problem: Problem, solution: Solution) -> Arrays:
+    points = problem.data.points
+    times = len(solution.kernel_steps)
+    dense = times * points <= MAX_KERNEL_ENTRIES
+    relative_error = 1e-6 if problem.method.dtype == "float32" else 1e-13
+    arrays: Arrays = {"kernel_times": np.array(solution.kernel_steps)}
+    for name, layers in (("phi", solution.phi), ("g", solution.g)):
+        for layer, members in enumerate(layers, start=1):
+            members = members[:, :, :points]
+            if members.shape[3] == 1:
+                members = members[:, :, :, 0]
+            factor = compress(mean_factor(members), relative_error)
+            if dense:
+                arrays[f"{name}_{layer}"] = np.tensordot(factor, factor, axes=(-1, -1))
+                equal_time = members @ members.mT if members.ndim == 4 else None
+                if equal_time is not None and len(members) > 1:
+                    arrays[f"{name}_{layer}_standard_error"] = _error(equal_time)
+            else:
+                arrays[f"{name}_{layer}_factor"] = factor
+    if solution.ntk is not None:
+        one_output = problem.data.outputs == 1
+        arrays["ntk"] = solution.ntk[:, :, 0, :, 0] if one_output else solution.ntk
+        if solution.ntk_standard_error is not None:
+            error = solution.ntk_standard_error
+            arrays["ntk_standard_error"] = error[:, :, 0, :, 0] if one_output else error
+    return arrays
+
+
+def _error(members: NDArray) -> NDArray:
+    error = standard_error(members)
+    assert error is not None
+    return error

@@ -1,0 +1,57 @@
+"""The engine's front door: a problem in, a result out."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from dmft_engine.errors import OutOfMemory, SolveFailure
+from dmft_engine.gradient_descent import Cancelled, OnProgress, Reporter, ShouldStop
+from dmft_engine.methods import METHODS
+from dmft_engine.problem import Problem
+from dmft_engine.solution import Result, assemble
+from dmft_schema import JobError, JobStatus
+
+
+def solve(
+    problem: Problem,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+    device: str = "cpu",
+) -> Result:
+    """Solve a problem by the method it names.
+
+    Args:
+        problem: see Problem.
+        on_progress: called after each step.
+        should_stop: asked after each step; True ends the solve as cancelled.
+        device: a torch device, such as cpu or cuda.
+
+    Returns:
+        A Result. Divergence, too few samples and exhausted memory are results with status failed
+        and an error; they and a cancelled solve keep the trajectory reached so far.
+    """
+    started = time.perf_counter()
+    method = METHODS[problem.method.name](problem, device)
+    reporter = Reporter(method.work, on_progress, should_stop)
+    status, error = JobStatus.SUCCEEDED, None
+    try:
+        with torch.no_grad():
+            method.run(reporter)
+    except Cancelled:
+        status = JobStatus.CANCELLED
+    except SolveFailure as failure:
+        status, error = JobStatus.FAILED, failure.as_job_error()
+    except (torch.OutOfMemoryError, MemoryError) as exhausted:
+        status, error = JobStatus.FAILED, _out_of_memory(device, exhausted)
+    wall = time.perf_counter() - started
+    return assemble(problem, method.solution(), status, error, device, wall)
+
+
+def _out_of_memory(device: str, cause: BaseException) -> JobError:
+    return OutOfMemory(
+        f"the solve ran out of memory on {device}: {cause}",
+        "Use fewer method.samples (or a smaller width and ensemble), fewer outputs.kernel_times, "
+        "or float32.",
+    ).as_job_error()

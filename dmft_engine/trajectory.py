@@ -1,0 +1,134 @@
+"""What a training run records, and how runs are merged into a Solution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dmft_engine.fields import Fields
+from dmft_engine.kernel_record import FactoredKernel
+from dmft_engine.problem import Problem
+from dmft_engine.solution import Solution
+from dmft_engine.weights import Weights
+
+
+@dataclass
+class Trajectory:
+    """R replicas (or ensemble members) of one problem, step by step.
+
+    Attributes:
+        predictions: f at each step, [R, A, C] each, test points last.
+        kernel_steps: steps at which kernels were kept.
+        phi, g: two-time kernels by layer, l = 1..L; empty if not asked for.
+        ntk_sum, ntk_squares: sums over replicas at each kernel step, [P, C, P, C] each.
+        dropped: at each step, for each hidden matrix, what its bases left out of phi and of g,
+            relative to the longest fields (Subspace.dropped).
+        basis_sizes: directions held at the last step.
+    """
+
+    phi: list[FactoredKernel]
+    g: list[FactoredKernel]
+    keep_ntk: bool
+    points: int
+    predictions: list[Tensor] = field(default_factory=list)
+    kernel_steps: list[int] = field(default_factory=list)
+    ntk_sum: list[Tensor] = field(default_factory=list)
+    ntk_squares: list[Tensor] = field(default_factory=list)
+    dropped: list[list[tuple[float, float]]] = field(default_factory=list)
+    basis_sizes: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, problem: Problem, samples: int) -> Trajectory:
+        """A trajectory that will keep the kernels which the problem asks for."""
+        depth, wanted = problem.network.depth, problem.outputs.kernels
+        return cls(
+            phi=[FactoredKernel(samples) for _ in range(depth)] if "phi" in wanted else [],
+            g=[FactoredKernel(samples) for _ in range(depth)] if "g" in wanted else [],
+            keep_ntk="ntk" in wanted,
+            points=problem.data.points,
+        )
+
+    def record_step(self, f: Tensor, weights: Weights) -> None:
+        """Keep what is kept at every step."""
+        self.predictions.append(f)
+        layers = weights.layers
+        self.dropped.append(
+            [
+                (source.phi.dropped, target.g.dropped)
+                for source, target in zip(layers[:-1], layers[1:], strict=True)
+            ]
+        )
+        self.basis_sizes = {
+            f"{name}_{index}": space.size
+            for index, layer in enumerate(layers, start=1)
+            for name, space in (("phi", layer.phi), ("g", layer.g))
+        }
+
+    def record_kernels(
+        self, step: int, fields: Fields, weights: Weights, input_kernel: Tensor
+    ) -> None:
+        """Keep what is kept at kernel times only."""
+        self.kernel_steps.append(step)
+        if self.phi:
+            for kernel, layer in zip(self.phi, weights.layers, strict=True):
+                kernel.record([block[:, : self.points] for block in layer.phi.latest])
+        if self.g:
+            for kernel, layer in zip(self.g, weights.layers, strict=True):
+                kernel.record([block[:, : self.points] for block in layer.g.latest])
+        if self.keep_ntk:
+            ntk = fields.ntk(input_kernel)[:, :, : self.points, :, : self.points]
+            self.ntk_sum.append(ntk.sum(0).permute(1, 0, 3, 2))
+            self.ntk_squares.append(ntk.square().sum(0).permute(1, 0, 3, 2))
+
+    def solution(self, problem: Problem) -> Solution:
+        return self.merge([self], problem)
+
+    @staticmethod
+    def merge(runs: list[Trajectory], problem: Problem) -> Solution:
+        """Runs of the same length as one set of members."""
+        predictions = np.concatenate(
+            [torch.stack(run.predictions, dim=1).cpu().numpy() for run in runs]
+        )
+        ntk = ntk_error = None
+        if runs[0].ntk_sum:
+            ntk, ntk_error = _mean_and_error(runs, predictions.shape[0])
+        return Solution(
+            predictions=predictions,
+            kernel_steps=runs[0].kernel_steps,
+            phi=_merged([run.phi for run in runs]),
+            g=_merged([run.g for run in runs]),
+            ntk=ntk,
+            ntk_standard_error=ntk_error,
+        )
+
+
+def _merged(kernels: list[list[FactoredKernel]]) -> list[NDArray]:
+    """Factors [R, K, P, C, k] by layer, the runs' members one after another."""
+    merged = []
+    for layer in zip(*kernels, strict=True):
+        factors = [kernel.factors().cpu().numpy() for kernel in layer if kernel.recorded]
+        if not factors:
+            continue
+        width = max(factor.shape[-1] for factor in factors)
+        no_padding = [(0, 0)] * 4
+        merged.append(
+            np.concatenate([np.pad(f, [*no_padding, (0, width - f.shape[-1])]) for f in factors])
+        )
+    return merged
+
+
+def _mean_and_error(runs: list[Trajectory], members: int) -> tuple[NDArray, NDArray | None]:
+    def total(name: str) -> NDArray:
+        stacked = [torch.stack(getattr(run, name)).double() for run in runs]
+        return torch.stack(stacked).sum(0).cpu().numpy()
+
+    dtype = str(runs[0].ntk_sum[0].dtype).removeprefix("torch.")
+    mean = total("ntk_sum") / members
+    if members == 1:
+        return mean.astype(dtype), None
+    variance = (total("ntk_squares") / members - mean**2).clip(min=0) * members / (members - 1)
+    return mean.astype(dtype), np.sqrt(variance / members).astype(dtype)

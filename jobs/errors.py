@@ -1,0 +1,42 @@
+"""What the job store can refuse.
+
+StoreError
+  JobNotFound            no such job
+  JobNotFinished         the job must reach a final status first
+  IdempotencyConflict    the key was used for another request
+  TooManyQueued          the user has as many waiting jobs as allowed
+  LeaseLost              the job is no longer this worker's to touch
+  ArtifactMissing        a file of a result or dataset is not there (any more)
+"""
+
+
+class StoreError(Exception):
+    """Base of all refusals."""
+
+
+class JobNotFound(StoreError):
+    """No such job."""
+
+
+class JobNotFinished(StoreError):
+    """The job must reach a final status first."""
+
+
+class IdempotencyConflict(StoreError):
+    """The idempotency key was used for another request."""
+
+
+class TooManyQueued(StoreError):
+    """The user has as many waiting jobs as allowed."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} jobs are waiting already (limit: {limit})")
+        self.limit = limit
+
+
+class LeaseLost(StoreError):
+    """The job is no longer this worker's: it was requeued, finished or deleted meanwhile."""
+
+
+class ArtifactMissing(StoreError):
+    """A file of a result or dataset is not there (any more)."""

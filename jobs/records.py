@@ -1,0 +1,62 @@
+"""Between a job's Redis hash and the contract's Job."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+
+from dmft_schema import Job, JobError, JobStatus, Progress, SolveRequest
+
+
+def digest(text: str) -> str:
+    """SHA-256, hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def new(request: SolveRequest, body: str, request_hash: str) -> dict[str, str | int]:
+    """The fields of a new record that depend on the request alone."""
+    return {
+        "request": body,
+        "request_hash": request_hash,
+        "name": request.name or "",
+        "tags": json.dumps(request.tags),
+        "priority": request.priority,
+    }
+
+
+def _time(milliseconds: str | None) -> datetime | None:
+    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC) if milliseconds else None
+
+
+def job(record: dict[str, str], queue_position: int | None, waiting_reason: str | None) -> Job:
+    """The Job that a record describes."""
+    job_id = record["id"]
+    created = _time(record["created_at"])
+    assert created is not None
+    base = f"/v1/solves/{job_id}"
+    links = {"self": base, "events": f"{base}/events", "cancel": f"{base}/cancel"}
+    if record.get("artifact"):
+        links |= {"result": f"{base}/result", "npz": f"{base}/result.npz"}
+    error, progress = record.get("error"), record.get("progress")
+    return Job(
+        id=job_id,
+        status=JobStatus(record["status"]),
+        name=record["name"] or None,
+        owner=record["owner"],
+        tags=json.loads(record["tags"]),
+        created_at=created,
+        started_at=_time(record.get("started_at")),
+        finished_at=_time(record.get("finished_at")),
+        expires_at=_time(record.get("expires_at")),
+        attempts=int(record["attempts"]),
+        cancel_requested=record["cancel_requested"] == "1",
+        cached=record.get("cached") == "1",
+        queue_position=queue_position,
+        waiting_reason=waiting_reason,
+        progress=Progress.model_validate_json(progress) if progress else Progress(),
+        request=SolveRequest.model_validate_json(record["request"]),
+        request_hash=record["request_hash"],
+        error=JobError.model_validate_json(error) if error else None,
+        links=links,
+    )

@@ -1,0 +1,56 @@
+"""Every setting of the server, in one place. Environment variables `DMFT_*` set them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of api, worker and command line. README.md has the table; a test keeps it in step."""
+
+    model_config = SettingsConfigDict(env_prefix="DMFT_", extra="ignore")
+
+    data_dir: Path = Field(
+        Path(".dmft"), description="Folder of the admin key, embedded Redis, results and datasets."
+    )
+    redis_url: str = Field(
+        "", description="Redis to use; empty means the embedded one of `dmft serve`."
+    )
+    artifact_dir: Path | None = Field(
+        None, description="Folder of results and datasets, shared by api and workers (data_dir/artifacts)."
+    )
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the API listens on.")
+    workers: int = Field(1, ge=1, le=64, description="Solves that one worker process runs side by side.")
+    device: str = Field("cpu", description="torch device of the solvers: cpu, cuda or cuda:N.")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of each solver; 0 shares the cores between the slots."
+    )
+    lease_seconds: float = Field(
+        30.0, gt=0, description="A running job whose worker is silent this long is run again."
+    )
+    max_attempts: int = Field(3, ge=1, description="Times a job is started before it counts as failed.")
+    max_running_per_user: int = Field(4, ge=1, description="Jobs of one user that run at a time.")
+    max_queued_per_user: int = Field(1000, ge=1, description="Jobs of one user that may wait.")
+    retention_days: float = Field(30.0, gt=0, description="Days that a finished job's files are kept.")
+    max_body_bytes: int = Field(64 * 2**20, gt=0, description="Largest request body, in bytes.")
+    max_wait_seconds: float = Field(60.0, ge=0, description="Longest `Prefer: wait=N` honoured.")
+    log_level: str = Field("INFO", description="Level of the server's logs.")
+
+    @property
+    def artifacts(self) -> Path:
+        """Where results and datasets are kept."""
+        return self.artifact_dir or self.data_dir / "artifacts"
+
+    @property
+    def solver_threads(self) -> int:
+        """CPU threads for each solver process."""
+        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
+
+    @property
+    def lease_milliseconds(self) -> int:
+        return int(self.lease_seconds * 1000)

@@ -1,0 +1,350 @@
+"""Jobs in Redis: submitted, claimed under a lease, finished once (docs/jobs.md has the state machine)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import redis
+
+from dmft_schema import Event, Job, JobError, JobPage, JobStatus, Progress, SolveRequest
+from jobs import records
+from jobs.errors import (
+    IdempotencyConflict,
+    JobNotFinished,
+    JobNotFound,
+    LeaseLost,
+    TooManyQueued,
+)
+from jobs.settings import Settings
+
+WORKERS = "dmft:workers"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job, and whether this call created it (False: an idempotent replay)."""
+
+    job: Job
+    created: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job in the hands of one worker. `epoch` fences it off from earlier holders.
+
+    Attributes:
+        id: the job's.
+        epoch: grows with every claim; all that the holder does is checked against it.
+        request: what to solve.
+    """
+
+    id: str
+    epoch: str
+    request: SolveRequest
+
+
+class JobStore:
+    """All that is known of jobs. Safe to share between threads and processes."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._redis: Any = client
+        self._settings = settings
+        folder = resources.files("jobs") / "lua"
+        common = (folder / "common.lua").read_text()
+        self._scripts = {
+            name: client.register_script(common + (folder / f"{name}.lua").read_text())
+            for name in (
+                "submit",
+                "claim",
+                "beat",
+                "finish",
+                "attempt_failed",
+                "release",
+                "cancel",
+                "delete",
+                "reap",
+            )
+        }
+
+    def _run(self, script: str, *arguments: Any) -> Any:
+        return self._scripts[script](args=arguments)
+
+    @property
+    def _retention(self) -> int:
+        return int(self._settings.retention_days * 86_400_000)
+
+    def ping(self) -> None:
+        """Raises redis.RedisError if Redis does not answer."""
+        self._redis.ping()
+
+    # Users' side
+
+    def submit(
+        self,
+        request: SolveRequest,
+        owner: str,
+        *,
+        request_hash: str,
+        idempotency_key: str | None = None,
+    ) -> Submission:
+        """Queue a request, or answer with what is known of it already.
+
+        A finished result of the same request is reused (`cached`) unless request.reuse is False.
+        A repeated idempotency key answers with the first job. The ticket is the caller's to send.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request.
+            TooManyQueued: the owner's queue is full.
+        """
+        body = request.model_dump_json()
+        fields = records.new(request, body, request_hash)
+        outcome, job_id = self._run(
+            "submit",
+            f"s_{secrets.token_hex(12)}",
+            owner,
+            idempotency_key or "",
+            records.digest(body),
+            self._settings.max_queued_per_user,
+            self._retention,
+            int(request.reuse),
+            *(part for pair in fields.items() for part in pair),
+        )
+        if outcome == "conflict":
+            raise IdempotencyConflict(f"the key was used for another request, job {job_id}")
+        if outcome == "full":
+            raise TooManyQueued(self._settings.max_queued_per_user)
+        return Submission(self.get(job_id), created=outcome != "replayed")
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now.
+
+        Raises:
+            JobNotFound: no such job.
+        """
+        record = self._redis.hgetall(f"dmft:job:{job_id}")
+        if "status" not in record:
+            raise JobNotFound(job_id)
+        position, reason = None, None
+        if record["status"] == JobStatus.QUEUED:
+            position, reason = self._waiting(record)
+        return records.job(record, position, reason)
+
+    def _waiting(self, record: dict[str, str]) -> tuple[int | None, str]:
+        owner = record["owner"]
+        position = self._redis.zrank(f"dmft:queue:{owner}", record["id"])
+        if self.live_workers() == 0:
+            return position, "no live worker: start one with `dmft worker`"
+        cap = self._settings.max_running_per_user
+        if self._redis.scard(f"dmft:running:{owner}") >= cap:
+            return position, f"over your running limit of {cap}"
+        return position, f"behind {position or 0} of your jobs, and those of other users"
+
+    def artifact(self, job_id: str) -> str | None:
+        """Name of the job's stored files; None if there are none.
+
+        Raises:
+            JobNotFound: no such job.
+            LookupError: they were removed when retention ended.
+        """
+        found = self._redis.hmget(f"dmft:job:{job_id}", "status", "artifact", "expired")
+        if found[0] is None:
+            raise JobNotFound(job_id)
+        if found[2] == "1":
+            raise LookupError("expired")
+        return found[1] or None
+
+    def list(
+        self,
+        *,
+        owner: str | None = None,
+        status: JobStatus | None = None,
+        tag: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """Jobs, newest first; all owners' if `owner` is None. `cursor` is a page's next_cursor."""
+        index = "dmft:jobs" if owner is None else f"dmft:jobs:{owner}"
+        below = f"({int(cursor)}" if cursor else "+inf"
+        items: list[Job] = []
+        while len(items) <= limit:
+            batch = self._redis.zrevrangebyscore(
+                index, below, "-inf", start=0, num=200, withscores=True
+            )
+            if not batch:
+                return JobPage(items=items)
+            for job_id, seq in batch:
+                below = f"({int(seq)}"
+                wanted = self._redis.hmget(f"dmft:job:{job_id}", "status", "tags")
+                if wanted[0] is None or (status and wanted[0] != status):
+                    continue
+                if tag and tag not in json.loads(wanted[1]):
+                    continue
+                if len(items) == limit:
+                    return JobPage(items=items, next_cursor=str(int(seq) + 1))
+                items.append(self.get(job_id))
+        return JobPage(items=items)
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a queued job at once, ask a running one to stop; a finished one stays as it is.
+
+        Raises:
+            JobNotFound: no such job.
+        """
+        if self._run("cancel", job_id, self._retention) is None:
+            raise JobNotFound(job_id)
+        return self.get(job_id)
+
+    def delete(self, job_id: str) -> str | None:
+        """Forget a finished job.
+
+        Returns:
+            The files that no job refers to any more, for the caller to remove.
+
+        Raises:
+            JobNotFound: no such job.
+            JobNotFinished: it is queued or running.
+        """
+        outcome, artifact = self._run("delete", job_id)
+        if outcome == "unknown":
+            raise JobNotFound(job_id)
+        if outcome == "unfinished":
+            raise JobNotFinished(job_id)
+        return artifact or None
+
+    def events(self, job_id: str, after: str = "0", block_ms: int | None = None) -> list[Event]:
+        """Events after the event id `after`; waits up to `block_ms` for the first."""
+        answer = self._redis.xread({f"dmft:events:{job_id}": after}, count=100, block=block_ms)
+        entries = [entry for _, stream in answer or [] for entry in stream]
+        return [
+            Event(id=entry_id, kind=fields["kind"], data=json.loads(fields["data"]))
+            for entry_id, fields in entries
+        ]
+
+    def live_workers(self) -> int:
+        """Worker processes heard of within a lease."""
+        seconds, micro = self._redis.time()
+        oldest = seconds * 1000 + micro // 1000 - self._settings.lease_milliseconds
+        return self._redis.zcount(WORKERS, oldest, "+inf")
+
+    # Workers' side
+
+    def announce(self, worker: str) -> None:
+        """Say that a worker process is alive."""
+        seconds, micro = self._redis.time()
+        self._redis.zadd(WORKERS, {worker: seconds * 1000 + micro // 1000})
+
+    def retire(self, worker: str) -> None:
+        """Say that a worker process is gone."""
+        self._redis.zrem(WORKERS, worker)
+
+    def claim(self, worker: str) -> Claim | None:
+        """Take the next job, fairly between users; None if there is nothing to take."""
+        settings = self._settings
+        taken = self._run(
+            "claim", worker, settings.lease_milliseconds, settings.max_running_per_user
+        )
+        if not taken:
+            return None
+        body = self._redis.hget(f"dmft:job:{taken[0]}", "request")
+        return Claim(taken[0], taken[1], SolveRequest.model_validate_json(body))
+
+    def beat(self, claim: Claim, progress: Progress | None = None) -> bool:
+        """Renew the lease and publish progress. True: the job was asked to stop.
+
+        Raises:
+            LeaseLost: the job is somebody else's by now.
+        """
+        text = progress.model_dump_json() if progress else ""
+        answer = self._run(
+            "beat", claim.id, claim.epoch, self._settings.lease_milliseconds, text
+        )
+        self._check(answer, claim)
+        return bool(answer == "cancel")
+
+    def finish(
+        self,
+        claim: Claim,
+        status: JobStatus,
+        error: JobError | None = None,
+        artifact: str | None = None,
+    ) -> None:
+        """End a running job. Its files, if any, must be complete on disk.
+
+        Raises:
+            LeaseLost: the job is somebody else's by now; nothing was changed.
+        """
+        if not status.final:
+            raise ValueError(f"{status} is not a final status")
+        text = error.model_dump_json() if error else ""
+        answer = self._run(
+            "finish", claim.id, claim.epoch, status.value, text, artifact or "", self._retention
+        )
+        self._check(answer, claim)
+
+    def attempt_failed(self, claim: Claim, error: JobError) -> JobStatus:
+        """The solver died: queue the job again, or fail it with `error` after the last attempt.
+
+        Raises:
+            LeaseLost: the job is somebody else's by now.
+        """
+        answer = self._run(
+            "attempt_failed",
+            claim.id,
+            claim.epoch,
+            error.model_dump_json(),
+            self._settings.max_attempts,
+            self._retention,
+        )
+        self._check(answer, claim)
+        return JobStatus(answer)
+
+    def release(self, claim: Claim) -> None:
+        """Give a running job back because the worker is shutting down; the attempt is not counted.
+
+        Raises:
+            LeaseLost: the job is somebody else's by now.
+        """
+        self._check(self._run("release", claim.id, claim.epoch, self._retention), claim)
+
+    def reap(self) -> Reaped:
+        """Requeue or end jobs whose lease expired, and end retention where it is over."""
+        attempts = self._settings.max_attempts
+        error = JobError(
+            code="worker_lost",
+            message=f"the worker fell silent during each of {attempts} attempts",
+            advice="Look into the worker's log; a solve that exhausts the memory is killed like this. "
+            "Use fewer samples, or a smaller width and ensemble.",
+        )
+        expired, waiting, *artifacts = self._run(
+            "reap",
+            self._redis.info("server")["run_id"],
+            self._settings.lease_milliseconds,
+            attempts,
+            self._retention,
+            error.model_dump_json(),
+        )
+        return Reaped(int(expired), int(waiting), artifacts)
+
+    @staticmethod
+    def _check(answer: str, claim: Claim) -> None:
+        if answer == "lost":
+            raise LeaseLost(f"job {claim.id}, epoch {claim.epoch}")
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """What one round of the reaper found.
+
+    Attributes:
+        expired: jobs whose worker had fallen silent.
+        waiting: jobs queued now.
+        artifacts: files to remove.
+    """
+
+    expired: int
+    waiting: int
+    artifacts: list[str]
