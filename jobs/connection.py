@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
@@ -12,13 +14,14 @@ def connect(url: str) -> redis.Redis:
 
     The defaults of redis-py 8 keep a caller waiting about a minute on a frozen server.
     """
+    options: dict[str, Any] = {} if url.startswith("unix://") else {"socket_keepalive": True}
     return redis.Redis.from_url(
         url,
         decode_responses=True,
         socket_timeout=10,
         socket_connect_timeout=5,
-        socket_keepalive=True,
         health_check_interval=15,
         retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 3),
         retry_on_error=[redis.ConnectionError, redis.TimeoutError],
+        **options,
     )

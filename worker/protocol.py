@@ -1,0 +1,33 @@
+"""What supervisor and solver process say to each other: one JSON object a line.
+
+Down the solver's stdin: a SolveCommand starts a job; {"stop": true} asks the running one to end. Up a
+pipe of their own (so that nothing printed can disturb them): Ready, then Progress lines, then Done.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from dmft_schema import JobError, JobStatus, Progress, SolveRequest
+
+
+class SolveCommand(BaseModel):
+    """Solve `request` and write result.json and result.npz into `folder`."""
+
+    kind: Literal["solve"] = "solve"
+    request: SolveRequest
+    folder: str
+    dataset: str | None = None
+    device: str
+    threads: int
+
+
+class Message(BaseModel):
+    """From the solver: exactly one field is set."""
+
+    ready: bool = False
+    progress: Progress | None = None
+    done: JobStatus | None = None
+    error: JobError | None = None

@@ -1,0 +1,66 @@
+"""A thread of every worker: says that the worker lives, and tends to what fell by the wayside."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import redis
+from celery import Celery
+
+from jobs.artifacts import Artifacts
+from jobs.settings import Settings
+from jobs.store import JobStore
+from worker import tickets
+
+logger = logging.getLogger(__name__)
+
+
+class Reaper(threading.Thread):
+    """Every quarter of a lease: announce the worker, requeue expired leases, re-send tickets, end
+    retention. Any number of them may run; each round is one atomic script."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        artifacts: Artifacts,
+        app: Celery,
+        client: redis.Redis,
+        settings: Settings,
+        worker: str,
+    ) -> None:
+        super().__init__(name="reaper", daemon=True)
+        self._store = store
+        self._artifacts = artifacts
+        self._app = app
+        self._client = client
+        self._interval = settings.lease_seconds / 4
+        self._worker = worker
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.round()
+            except redis.RedisError:
+                logger.warning("Redis does not answer; trying again", exc_info=True)
+            self._stopping.wait(self._interval)
+
+    def round(self) -> None:
+        """One round."""
+        self._store.announce(self._worker)
+        reaped = self._store.reap()
+        if reaped.expired:
+            logger.warning("%d jobs had lost their worker", reaped.expired)
+        for name in reaped.artifacts:
+            self._artifacts.remove_result(name)
+        if reaped.waiting:
+            tickets.top_up(self._app, self._client, reaped.waiting)
+
+    def stop(self) -> None:
+        """End the thread and say that the worker is gone."""
+        self._stopping.set()
+        try:
+            self._store.retire(self._worker)
+        except redis.RedisError:
+            logger.warning("could not sign off; the worker counts as live for one more lease")

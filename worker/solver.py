@@ -1,0 +1,131 @@
+"""A handle on a solver process, and the warm ones waiting for work."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+from jobs.embedded_redis import die_with_parent
+from worker.protocol import Message, SolveCommand
+
+logger = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-m", "worker.solver_process")
+
+
+class SolverDied(Exception):
+    """The solver process ended on its own."""
+
+
+class SolverProcess:
+    """One solver process, in a process group of its own."""
+
+    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+        read_end, write_end = os.pipe()
+        self._process = subprocess.Popen(
+            [*command, str(write_end)],
+            stdin=subprocess.PIPE,
+            pass_fds=[write_end],
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+            text=True,
+        )
+        os.close(write_end)
+        self._messages: queue.Queue[Message | None] = queue.Queue()
+        threading.Thread(target=self._listen, args=[read_end], daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def _listen(self, read_end: int) -> None:
+        with open(read_end) as pipe:
+            for line in pipe:
+                self._messages.put(Message.model_validate_json(line))
+        self._messages.put(None)
+
+    def solve(self, command: SolveCommand) -> None:
+        """Start a job."""
+        self._say(command.model_dump_json())
+
+    def ask_to_stop(self) -> None:
+        """Ask the running job to end; it will say Done with what it has."""
+        self._say('{"stop": true}')
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            # Its end shows as SolverDied at the next receive, with everything it said before.
+            logger.warning("solver %s is gone", self.pid)
+
+    def receive(self, timeout: float) -> Message | None:
+        """The next message; None if none comes in time.
+
+        Raises:
+            SolverDied: the process has ended.
+        """
+        try:
+            message = self._messages.get(timeout=max(timeout, 0.0))
+        except queue.Empty:
+            return None
+        if message is None:
+            self._messages.put(None)
+            raise SolverDied(self._epitaph())
+        return message
+
+    def _epitaph(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            return f"the solver process was killed by {signal.Signals(-code).name}"
+        return f"the solver process ended with exit code {code}"
+
+    def kill(self, grace: float = 2.0) -> None:
+        """End the process group: TERM, then KILL."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self._process.pid, number)
+                self._process.wait(grace)
+            except ProcessLookupError:
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+
+
+class SolverPool:
+    """Warm solvers: importing torch takes seconds, as long as many jobs."""
+
+    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+        self._command = command
+        self._idle: list[SolverProcess] = []
+        self._lock = threading.Lock()
+
+    def acquire(self) -> SolverProcess:
+        """A solver that nobody else uses."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return SolverProcess(self._command)
+
+    def give_back(self, solver: SolverProcess) -> None:
+        """Keep a solver that ended its job properly for the next one."""
+        with self._lock:
+            self._idle.append(solver)
+
+    def close(self) -> None:
+        """End all idle solvers."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for solver in idle:
+            solver.kill()

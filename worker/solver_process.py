@@ -1,0 +1,133 @@
+"""The solver process: the only one that imports the engine. Kept warm, it solves one job at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+from dmft_engine import Problem, Result, solve
+from dmft_schema import Data, InputData, JobError, JobStatus, KernelData, Progress
+from jobs.artifacts import RESULT_JSON, RESULT_NPZ
+from worker.protocol import Message, SolveCommand
+
+_PROGRESS_SECONDS = 0.1
+
+
+class Solver:
+    """Reads commands on one thread and solves on the main one."""
+
+    def __init__(self, commands: IO[str], messages: IO[str]) -> None:
+        self._commands = commands
+        self._messages = messages
+        self._stop = threading.Event()
+        self._next: list[SolveCommand] = []
+        self._wake = threading.Condition()
+
+    def run(self) -> None:
+        """Solve until stdin ends."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._say(Message(ready=True))
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: bool(self._next))
+                command = self._next.pop()
+            self._solve(command)
+
+    def _listen(self) -> None:
+        for line in self._commands:
+            content = json.loads(line)
+            if content.get("stop"):
+                self._stop.set()
+                continue
+            with self._wake:
+                self._stop.clear()
+                self._next.append(SolveCommand.model_validate(content))
+                self._wake.notify()
+        # The supervisor is gone: whatever is computed has nobody to go to.
+        os._exit(0)
+
+    def _say(self, message: Message) -> None:
+        self._messages.write(message.model_dump_json(exclude_defaults=True) + "\n")
+        self._messages.flush()
+
+    def _solve(self, command: SolveCommand) -> None:
+        try:
+            torch.set_num_threads(command.threads)
+            error = _device_error(command.device)
+            if error is not None:
+                self._say(Message(done=JobStatus.FAILED, error=error))
+                return
+            problem = Problem.from_request(command.request, _dataset(command.dataset))
+            result = solve(problem, self._progress(), self._stop.is_set, command.device)
+            _write(result, Path(command.folder), command)
+            self._say(Message(done=result.status, error=result.error))
+        except Exception as bug:
+            # A supervisor must hear of everything, or the job would look as if it ran for ever.
+            traceback.print_exc()
+            self._say(Message(done=JobStatus.FAILED, error=_internal(bug)))
+
+    def _progress(self):  # type: ignore[no-untyped-def]
+        last = 0.0
+
+        def report(progress: Progress) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _PROGRESS_SECONDS or progress.step == progress.steps:
+                last = now
+                self._say(Message(progress=progress))
+
+        return report
+
+
+def _device_error(device: str) -> JobError | None:
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        return JobError(
+            code="device_unavailable",
+            message=f"this worker is set to use {device}, but torch sees no GPU",
+            advice="Ask the server's operator to set DMFT_DEVICE=cpu or to give the worker a GPU.",
+        )
+    return None
+
+
+def _internal(bug: Exception) -> JobError:
+    return JobError(
+        code="internal",
+        message=f"the solver failed unexpectedly: {type(bug).__name__}: {bug}",
+        advice="This is a bug in the service: please report it with the job's request.",
+    )
+
+
+def _dataset(path: str | None) -> KernelData | InputData | None:
+    if path is None:
+        return None
+    data = TypeAdapter(Data).validate_json(Path(path).read_text())
+    assert isinstance(data, KernelData | InputData)
+    return data
+
+
+def _write(result: Result, folder: Path, command: SolveCommand) -> None:
+    document = result.document()
+    document.manifest["request"] = command.request.model_dump(mode="json")
+    with open(folder / RESULT_NPZ, "wb") as stream:
+        np.savez(stream, allow_pickle=False, **result.arrays)
+    (folder / RESULT_JSON).write_text(document.model_dump_json())
+
+
+def main() -> None:
+    """Entry point: `python -m worker.solver_process <file descriptor for messages>`."""
+    with open(int(sys.argv[1]), "w") as messages:
+        Solver(sys.stdin, messages).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Takes jobs from the store and sees each through: solver, lease, progress, cancel, result."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import redis
+
+from dmft_schema import JobError, JobStatus, Progress, UploadedData
+from jobs.artifacts import Artifacts
+from jobs.errors import ArtifactMissing, LeaseLost
+from jobs.settings import Settings
+from jobs.store import Claim, JobStore
+from worker.protocol import Message, SolveCommand
+from worker.solver import SolverDied, SolverPool, SolverProcess
+
+logger = logging.getLogger(__name__)
+
+_PUBLISH_SECONDS = 0.25
+_STOP_GRACE_SECONDS = 10.0
+_REDIS_RETRY_SECONDS = 0.5
+
+
+class Supervisor:
+    """One for each worker process; its tasks share it.
+
+    Attributes:
+        draining: set when the worker shuts down; running jobs then go back to the queue.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        artifacts: Artifacts,
+        pool: SolverPool,
+        settings: Settings,
+        worker: str,
+    ) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._pool = pool
+        self._settings = settings
+        self._worker = worker
+        self.draining = threading.Event()
+
+    def work(self) -> int:
+        """See jobs through until there is none to take. Returns how many there were."""
+        count = 0
+        while not self.draining.is_set():
+            claim = self._store.claim(self._worker)
+            if claim is None:
+                break
+            count += 1
+            try:
+                self._run(claim)
+            except LeaseLost:
+                logger.warning("job %s was taken away; its solver is stopped", claim.id)
+        return count
+
+    def _run(self, claim: Claim) -> None:
+        name, folder = self._artifacts.new_result(claim.id, claim.epoch)
+        try:
+            dataset = self._dataset(claim)
+        except ArtifactMissing as missing:
+            error = JobError(
+                code="dataset_missing",
+                message=f"{missing} is gone",
+                advice="Upload it again with POST /v1/datasets.",
+            )
+            self._settle(claim, JobStatus.FAILED, error, None)
+            return
+        solver = self._pool.acquire()
+        healthy = False
+        try:
+            solver.solve(
+                SolveCommand(
+                    request=claim.request,
+                    folder=str(folder),
+                    dataset=dataset,
+                    device=self._settings.device,
+                    threads=self._settings.solver_threads,
+                )
+            )
+            healthy = self._watch(claim, solver, name)
+        except SolverDied as death:
+            self._artifacts.remove_result(name)
+            error = JobError(
+                code="solver_died",
+                message=f"{death}, in each of {self._settings.max_attempts} attempts",
+                advice="The usual cause is memory: use fewer samples, a smaller width and ensemble, "
+                "or fewer kernel times.",
+            )
+            self._until_redis_answers(lambda: self._store.attempt_failed(claim, error))
+        except LeaseLost:
+            self._artifacts.remove_result(name)
+            raise
+        finally:
+            if healthy:
+                self._pool.give_back(solver)
+            else:
+                solver.kill()
+
+    def _dataset(self, claim: Claim) -> str | None:
+        if not isinstance(claim.request.data, UploadedData):
+            return None
+        return str(self._artifacts.dataset_file(claim.request.data.dataset_id).resolve())
+
+    def _watch(self, claim: Claim, solver: SolverProcess, name: str) -> bool:
+        """Follow a solver to the end of its job. True if it can take another."""
+        beat_seconds = self._settings.lease_seconds / 4
+        last_beat = time.monotonic()
+        progress: Progress | None = None
+        stop_deadline: float | None = None
+        while True:
+            due = last_beat + (_PUBLISH_SECONDS if progress else beat_seconds)
+            message = solver.receive(min(due - time.monotonic(), _PUBLISH_SECONDS))
+            if message is not None and message.done is not None:
+                self._finish(claim, message, progress, name)
+                return message.done is not JobStatus.FAILED
+            if message is not None and message.progress is not None:
+                progress = message.progress
+            if self.draining.is_set():
+                self._artifacts.remove_result(name)
+                self._until_redis_answers(lambda: self._store.release(claim))
+                return False
+            now = time.monotonic()
+            if stop_deadline is not None and now > stop_deadline:
+                self._artifacts.remove_result(name)
+                self._settle(claim, JobStatus.CANCELLED, None, None)
+                return False
+            if now >= due:
+                last_beat = now
+                if self._beat(claim, progress) and stop_deadline is None:
+                    stop_deadline = now + _STOP_GRACE_SECONDS
+                    solver.ask_to_stop()
+                progress = None
+
+    def _beat(self, claim: Claim, progress: Progress | None) -> bool:
+        try:
+            return self._store.beat(claim, progress)
+        except redis.RedisError:
+            # The solve goes on: after a restart of Redis the lease is renewed by the reaper.
+            logger.warning("Redis did not take the heartbeat of job %s", claim.id, exc_info=True)
+            return False
+
+    def _finish(
+        self, claim: Claim, message: Message, progress: Progress | None, name: str
+    ) -> None:
+        assert message.done is not None
+        if progress is not None:
+            self._beat(claim, progress)
+        stored = self._artifacts.seal(name)
+        self._settle(claim, message.done, message.error, name if stored else None)
+
+    def _settle(
+        self, claim: Claim, status: JobStatus, error: JobError | None, artifact: str | None
+    ) -> None:
+        self._until_redis_answers(lambda: self._store.finish(claim, status, error, artifact))
+
+    def _until_redis_answers(self, transition) -> None:  # type: ignore[no-untyped-def]
+        """A result must not be lost because Redis restarts just now."""
+        while True:
+            try:
+                transition()
+                return
+            except redis.RedisError:
+                logger.warning("Redis does not answer; trying again", exc_info=True)
+                if self.draining.wait(_REDIS_RETRY_SECONDS):
+                    raise
