@@ -31,9 +31,7 @@ class Fields:
         if layer == len(self.g) + 1:
             replicas, points, outputs = self.output.shape
             identity = torch.eye(outputs, dtype=self.output.dtype, device=self.output.device)
-            return identity[None, :, None, :, None].expand(
-                replicas, outputs, points, outputs, points
-            )
+            return identity[None, :, None, :, None].expand(replicas, outputs, points, outputs, points)
         g = self.g[layer - 1]
         flat = g.flatten(1, 2)
         return (flat @ flat.mT / g.shape[-1]).unflatten(2, g.shape[1:3]).unflatten(1, g.shape[1:3])

@@ -42,9 +42,7 @@ def _quadrature(function: Callable[[Tensor], Tensor], covariance: Tensor) -> Ten
     blocks = []
     for start in range(0, len(scale), rows):
         c = cosine[start : start + rows, :, None, None]
-        second = scale[None, :, None, None] * (
-            c * nodes[:, None] + (1 - c.square()).sqrt() * nodes[None, :]
-        )
+        second = scale[None, :, None, None] * (c * nodes[:, None] + (1 - c.square()).sqrt() * nodes[None, :])
         inner = function(second) @ weights
         blocks.append((first[start : start + rows, None, :] * inner).sum(-1))
     average = torch.cat(blocks)

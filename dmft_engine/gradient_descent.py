@@ -31,9 +31,7 @@ class Cancelled(Exception):
 class Reporter:
     """Tells the caller how far a solve is, and hears from it whether to stop."""
 
-    def __init__(
-        self, steps: int, on_progress: OnProgress | None, should_stop: ShouldStop | None
-    ) -> None:
+    def __init__(self, steps: int, on_progress: OnProgress | None, should_stop: ShouldStop | None) -> None:
         self._steps = steps
         self._on_progress = on_progress
         self._should_stop = should_stop
@@ -94,9 +92,7 @@ def train(
     rate = problem.training.learning_rate / points
     gamma0 = problem.network.gamma0
     samples = weights.layers[0].samples
-    targets = torch.as_tensor(
-        problem.data.targets, dtype=input_kernel.dtype, device=input_kernel.device
-    )
+    targets = torch.as_tensor(problem.data.targets, dtype=input_kernel.dtype, device=input_kernel.device)
     kernel_steps = set(problem.kernel_steps.tolist())
 
     # Gradients at test points move no weight; only the ntk readout needs them, to move f there.

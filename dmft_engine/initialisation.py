@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -50,10 +52,7 @@ def revealed_weights(
     ]
     return Weights(
         input=InputMatrix(populations[0].gaussian(factor.shape[1]), factor),
-        hidden=[
-            RevealedMatrix(source, target)
-            for source, target in zip(populations[:-1], populations[1:], strict=True)
-        ],
+        hidden=[RevealedMatrix(source, target) for source, target in itertools.pairwise(populations)],
         readout=RevealedReadout(populations[-1], problem.data.outputs),
         layers=populations,
     )
@@ -72,9 +71,7 @@ def dense_weights(
         drawn = [torch.randn(*shape, generator=g, dtype=torch.float64) for g in generators]
         return torch.stack(drawn).to(device, dtype)
 
-    layers = [
-        Layer(len(members), width, DENSE_RECORD_TOLERANCE, dtype, device) for _ in range(depth)
-    ]
+    layers = [Layer(len(members), width, DENSE_RECORD_TOLERANCE, dtype, device) for _ in range(depth)]
     return Weights(
         input=InputMatrix(normal(factor.shape[1], width), factor),
         hidden=[DenseMatrix(normal(width, width)) for _ in range(depth - 1)],

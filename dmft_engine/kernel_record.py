@@ -25,9 +25,7 @@ class FactoredKernel:
     def record(self, coordinates: list[Tensor]) -> None:
         """Keep one time's coordinates: one [R, P, k] for each output; k may have grown."""
         width = max(block.shape[-1] for block in coordinates)
-        padded = [
-            torch.nn.functional.pad(block, (0, width - block.shape[-1])) for block in coordinates
-        ]
+        padded = [torch.nn.functional.pad(block, (0, width - block.shape[-1])) for block in coordinates]
         self._columns.append(torch.stack(padded, dim=2))
 
     def factors(self) -> Tensor:

@@ -32,9 +32,7 @@ def mlp(weights: Weights, phi: Callable[[Tensor], Tensor]) -> list[tuple[Tensor,
 ARCHITECTURES: dict[str, Forward] = {"mlp": mlp}
 
 
-def propagate(
-    forward: Forward, activation: Activation, weights: Weights, gradient_points: int
-) -> Fields:
+def propagate(forward: Forward, activation: Activation, weights: Weights, gradient_points: int) -> Fields:
     """One forward and one backward pass: the fields at the current weights.
 
     f_mu depends on h_mu alone, so one backward pass of the sum over mu yields every g_mu; there is

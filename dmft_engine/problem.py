@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,12 +20,10 @@ class Problem:
     network: Network
     training: Training
     method: Method
-    outputs: Outputs = Outputs()
+    outputs: Outputs = field(default_factory=Outputs)
 
     @classmethod
-    def from_request(
-        cls, request: SolveRequest, uploaded: KernelData | InputData | None = None
-    ) -> Problem:
+    def from_request(cls, request: SolveRequest, uploaded: KernelData | InputData | None = None) -> Problem:
         """The problem that a validated request describes.
 
         Raises:

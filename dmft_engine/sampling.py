@@ -48,9 +48,7 @@ class SobolNormals:
             start, stop = 0, max(count, 16)
         block = []
         for replica in range(self._replicas):
-            engine = SobolEngine(
-                stop, scramble=True, seed=seed_of(*self._seed, replica, self._blocks)
-            )
+            engine = SobolEngine(stop, scramble=True, seed=seed_of(*self._seed, replica, self._blocks))
             points = engine.draw(self._samples, dtype=torch.float64)[:, start:stop]
             # The grid of 2^-30 includes 0, whose quantile is infinite; its cell's middle is not.
             block.append(torch.special.ndtri(points + 2.0**-31).T)

@@ -82,11 +82,7 @@ class Result:
 
     def document(self) -> ResultDocument:
         """The JSON result."""
-        lists = {
-            key: self.arrays[key].tolist()
-            for key in ResultDocument.model_fields
-            if key in self.arrays
-        }
+        lists = {key: self.arrays[key].tolist() for key in ResultDocument.model_fields if key in self.arrays}
         for required in ("times", "loss", "predictions"):
             lists.setdefault(required, [])
         return ResultDocument(
@@ -121,7 +117,7 @@ class Result:
                 key: {
                     "shape": list(array.shape),
                     "dtype": str(array.dtype),
-                    "sha256": hashlib.sha256(np.ascontiguousarray(array)).hexdigest(),
+                    "sha256": hashlib.sha256(np.ascontiguousarray(array).data).hexdigest(),
                 }
                 for key, array in self.arrays.items()
             },
@@ -139,13 +135,9 @@ class Result:
         if ntk is not None and len(ntk):
             size = int(np.prod(ntk.shape[1:]) ** 0.5)
             last = ntk[-1].astype(np.float64).reshape(size, size)
-            found["ntk symmetric, relative"] = float(
-                np.abs(last - last.T).max() / np.abs(last).max()
-            )
+            found["ntk symmetric, relative"] = float(np.abs(last - last.T).max() / np.abs(last).max())
             eigenvalues = np.linalg.eigvalsh((last + last.T) / 2)
-            found["ntk positive semidefinite, relative"] = float(
-                max(0.0, -eigenvalues[0]) / eigenvalues[-1]
-            )
+            found["ntk positive semidefinite, relative"] = float(max(0.0, -eigenvalues[0]) / eigenvalues[-1])
         return found
 
 
@@ -202,9 +194,7 @@ def _trajectory_arrays(problem: Problem, solution: Solution) -> Arrays:
         if targets is None:
             return
         loss = (
-            LOSSES[training.loss]
-            .reported(torch.from_numpy(f), torch.from_numpy(np.asarray(targets)))
-            .numpy()
+            LOSSES[training.loss].reported(torch.from_numpy(f), torch.from_numpy(np.asarray(targets))).numpy()
         )
         arrays[f"{prefix}loss"] = loss.mean(0)
         error = standard_error(loss)

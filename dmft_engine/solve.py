@@ -52,6 +52,5 @@ def solve(
 def _out_of_memory(device: str, cause: BaseException) -> JobError:
     return OutOfMemory(
         f"the solve ran out of memory on {device}: {cause}",
-        "Use fewer method.samples (or a smaller width and ensemble), fewer outputs.kernel_times, "
-        "or float32.",
+        "Use fewer method.samples (or a smaller width and ensemble), fewer outputs.kernel_times, or float32.",
     ).as_job_error()

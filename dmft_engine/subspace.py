@@ -103,9 +103,7 @@ class Subspace:
         Returns:
             The field's coordinates [R, P, k], and the residual's squared Frobenius norm [R].
         """
-        rounds = (
-            3  # An eigenvalue is resolved to rounding of the largest; each round starts afresh.
-        )
+        rounds = 3  # An eigenvalue is resolved to rounding of the largest; each round starts afresh.
         for _ in range(rounds):
             residual = self.residual(field, coordinates)
             outside = residual.square().sum((-1, -2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,10 +58,7 @@ class Trajectory:
         self.predictions.append(f)
         layers = weights.layers
         self.dropped.append(
-            [
-                (source.phi.dropped, target.g.dropped)
-                for source, target in zip(layers[:-1], layers[1:], strict=True)
-            ]
+            [(source.phi.dropped, target.g.dropped) for source, target in itertools.pairwise(layers)]
         )
         self.basis_sizes = {
             f"{name}_{index}": space.size
@@ -68,9 +66,7 @@ class Trajectory:
             for name, space in (("phi", layer.phi), ("g", layer.g))
         }
 
-    def record_kernels(
-        self, step: int, fields: Fields, weights: Weights, input_kernel: Tensor
-    ) -> None:
+    def record_kernels(self, step: int, fields: Fields, weights: Weights, input_kernel: Tensor) -> None:
         """Keep what is kept at kernel times only."""
         self.kernel_steps.append(step)
         if self.phi:
@@ -90,9 +86,7 @@ class Trajectory:
     @staticmethod
     def merge(runs: list[Trajectory], problem: Problem) -> Solution:
         """Runs of the same length as one set of members."""
-        predictions = np.concatenate(
-            [torch.stack(run.predictions, dim=1).cpu().numpy() for run in runs]
-        )
+        predictions = np.concatenate([torch.stack(run.predictions, dim=1).cpu().numpy() for run in runs])
         ntk = ntk_error = None
         if runs[0].ntk_sum:
             ntk, ntk_error = _mean_and_error(runs, predictions.shape[0])
@@ -115,9 +109,7 @@ def _merged(kernels: list[list[FactoredKernel]]) -> list[NDArray]:
             continue
         width = max(factor.shape[-1] for factor in factors)
         no_padding = [(0, 0)] * 4
-        merged.append(
-            np.concatenate([np.pad(f, [*no_padding, (0, width - f.shape[-1])]) for f in factors])
-        )
+        merged.append(np.concatenate([np.pad(f, [*no_padding, (0, width - f.shape[-1])]) for f in factors]))
     return merged
 
 

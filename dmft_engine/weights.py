@@ -103,7 +103,8 @@ class RevealedMatrix:
             for d, weight in zip(self._target.g.latest, weighted.unbind(1), strict=True)
         ]
         # M += (e / S) sum_mu Delta_mu cg_mu cx_mu^T
-        self._learned.baddbmm_(sum(outputs).mT, c, alpha=1 / self._source.samples)
+        pulled = torch.stack(outputs).sum(0)
+        self._learned.baddbmm_(pulled.mT, c, alpha=1 / self._source.samples)
 
     def _reveal_columns(self, directions: Tensor) -> None:
         known_part = directions @ self._v.all.mT

@@ -17,9 +17,7 @@ class StrictModel(BaseModel):
     A misspelt option is an error, never a silent default.
     """
 
-    model_config = ConfigDict(
-        extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, frozen=True
-    )
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, frozen=True)
 
 
 def _finite_array(value: Any, dimensions: tuple[int, ...]) -> FloatArray:

@@ -68,9 +68,7 @@ class KernelData(StrictModel):
 
     kernel: Matrix = Field(description="[P, P] kernel of the training inputs, symmetric and PSD.")
     targets: Targets = Field(description="[P] or [P, C].")
-    cross_kernel: Matrix | None = Field(
-        None, description="[P', P] kernel between test and training inputs."
-    )
+    cross_kernel: Matrix | None = Field(None, description="[P', P] kernel between test and training inputs.")
     test_kernel: Matrix | None = Field(None, description="[P', P'] kernel of the test inputs.")
     test_targets: Targets | None = Field(None, description="[P'] or [P', C].")
 
@@ -108,9 +106,7 @@ class KernelData(StrictModel):
             return self
         assert self.cross_kernel is not None
         if self.test_kernel.shape[0] != self.test_kernel.shape[1]:
-            raise ValueError(
-                f"test_kernel must be square; got shape {list(self.test_kernel.shape)}"
-            )
+            raise ValueError(f"test_kernel must be square; got shape {list(self.test_kernel.shape)}")
         if self.cross_kernel.shape != (self.test_points, self.points):
             raise ValueError(
                 f"cross_kernel must have shape [P', P] = [{self.test_points}, {self.points}]; "

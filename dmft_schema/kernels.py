@@ -77,7 +77,7 @@ def kernel_slice(
     if f"{name}_{chosen}" in arrays:
         dense = arrays[f"{name}_{chosen}"]
         point_axes = dense.ndim // 2
-        return np.asarray(dense[(row, *[slice(None)] * (point_axes - 1), column)])
+        return np.asarray(dense[row].take(column, axis=point_axes - 1))
     factor = arrays[f"{name}_{chosen}_factor"]
     left, right = factor[row], factor[column]
     return np.tensordot(left, right, axes=(-1, -1))

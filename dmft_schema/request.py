@@ -82,9 +82,7 @@ class DmftMethod(StrictModel):
     @model_validator(mode="after")
     def _divisible(self) -> DmftMethod:
         if self.samples % self.replicas:
-            raise ValueError(
-                f"samples ({self.samples}) must be a multiple of replicas ({self.replicas})"
-            )
+            raise ValueError(f"samples ({self.samples}) must be a multiple of replicas ({self.replicas})")
         return self
 
 
@@ -99,9 +97,7 @@ class FiniteWidthMethod(StrictModel):
     """An ensemble of dense networks of one width, trained as they are."""
 
     name: Literal["finite_width"]
-    width: int = Field(
-        500, ge=1, le=limits.MAX_WIDTH, description="Neurons N in each hidden layer."
-    )
+    width: int = Field(500, ge=1, le=limits.MAX_WIDTH, description="Neurons N in each hidden layer.")
     ensemble: int = Field(
         4, ge=1, le=limits.MAX_ENSEMBLE, description="Networks trained, each from its own seed."
     )
@@ -171,8 +167,7 @@ class SolveRequest(StrictModel):
             for step in self.outputs.kernel_times:
                 if not -self.training.steps <= step < self.training.steps:
                     raise ValueError(
-                        f"outputs.kernel_times names step {step}, but there are "
-                        f"{self.training.steps} steps"
+                        f"outputs.kernel_times names step {step}, but there are {self.training.steps} steps"
                     )
         if not isinstance(self.data, UploadedData):
             check_size(self, self.data.points + self.data.test_points, self.data.outputs)

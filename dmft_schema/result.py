@@ -14,9 +14,7 @@ class _Open(BaseModel):
 class Summary(_Open):
     """Scalars that a table shows."""
 
-    final_loss: float | None = Field(
-        description="At the last recorded time; null if none was reached."
-    )
+    final_loss: float | None = Field(description="At the last recorded time; null if none was reached.")
     kernel_target_alignment: float | None = Field(
         None, description="y^T K y / (|y|^2 |K|_F) of the final NTK (theory section 6)."
     )

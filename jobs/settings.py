@@ -17,9 +17,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         Path(".dmft"), description="Folder of the admin key, embedded Redis, results and datasets."
     )
-    redis_url: str = Field(
-        "", description="Redis to use; empty means the embedded one of `dmft serve`."
-    )
+    redis_url: str = Field("", description="Redis to use; empty means the embedded one of `dmft serve`.")
     artifact_dir: Path | None = Field(
         None, description="Folder of results and datasets, shared by api and workers (data_dir/artifacts)."
     )

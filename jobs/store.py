@@ -24,6 +24,11 @@ from jobs.settings import Settings
 WORKERS = "dmft:workers"
 
 
+def event_stream(job_id: str) -> str:
+    """The Redis stream of a job's events; ids of entries are ids of events."""
+    return f"dmft:events:{job_id}"
+
+
 @dataclass(frozen=True)
 class Submission:
     """A job, and whether this call created it (False: an idempotent replay)."""
@@ -157,7 +162,7 @@ class JobStore:
             raise LookupError("expired")
         return found[1] or None
 
-    def list(
+    def page(
         self,
         *,
         owner: str | None = None,
@@ -171,9 +176,7 @@ class JobStore:
         below = f"({int(cursor)}" if cursor else "+inf"
         items: list[Job] = []
         while len(items) <= limit:
-            batch = self._redis.zrevrangebyscore(
-                index, below, "-inf", start=0, num=200, withscores=True
-            )
+            batch = self._redis.zrevrangebyscore(index, below, "-inf", start=0, num=200, withscores=True)
             if not batch:
                 return JobPage(items=items)
             for job_id, seq in batch:
@@ -217,7 +220,7 @@ class JobStore:
 
     def events(self, job_id: str, after: str = "0", block_ms: int | None = None) -> list[Event]:
         """Events after the event id `after`; waits up to `block_ms` for the first."""
-        answer = self._redis.xread({f"dmft:events:{job_id}": after}, count=100, block=block_ms)
+        answer = self._redis.xread({event_stream(job_id): after}, count=100, block=block_ms)
         entries = [entry for _, stream in answer or [] for entry in stream]
         return [
             Event(id=entry_id, kind=fields["kind"], data=json.loads(fields["data"]))
@@ -244,9 +247,7 @@ class JobStore:
     def claim(self, worker: str) -> Claim | None:
         """Take the next job, fairly between users; None if there is nothing to take."""
         settings = self._settings
-        taken = self._run(
-            "claim", worker, settings.lease_milliseconds, settings.max_running_per_user
-        )
+        taken = self._run("claim", worker, settings.lease_milliseconds, settings.max_running_per_user)
         if not taken:
             return None
         body = self._redis.hget(f"dmft:job:{taken[0]}", "request")
@@ -259,9 +260,7 @@ class JobStore:
             LeaseLost: the job is somebody else's by now.
         """
         text = progress.model_dump_json() if progress else ""
-        answer = self._run(
-            "beat", claim.id, claim.epoch, self._settings.lease_milliseconds, text
-        )
+        answer = self._run("beat", claim.id, claim.epoch, self._settings.lease_milliseconds, text)
         self._check(answer, claim)
         return bool(answer == "cancel")
 

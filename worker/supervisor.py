@@ -145,18 +145,14 @@ class Supervisor:
             logger.warning("Redis did not take the heartbeat of job %s", claim.id, exc_info=True)
             return False
 
-    def _finish(
-        self, claim: Claim, message: Message, progress: Progress | None, name: str
-    ) -> None:
+    def _finish(self, claim: Claim, message: Message, progress: Progress | None, name: str) -> None:
         assert message.done is not None
         if progress is not None:
             self._beat(claim, progress)
         stored = self._artifacts.seal(name)
         self._settle(claim, message.done, message.error, name if stored else None)
 
-    def _settle(
-        self, claim: Claim, status: JobStatus, error: JobError | None, artifact: str | None
-    ) -> None:
+    def _settle(self, claim: Claim, status: JobStatus, error: JobError | None, artifact: str | None) -> None:
         self._until_redis_answers(lambda: self._store.finish(claim, status, error, artifact))
 
     def _until_redis_answers(self, transition) -> None:  # type: ignore[no-untyped-def]

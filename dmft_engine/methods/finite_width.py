@@ -53,9 +53,7 @@ class FiniteWidth:
     def solution(self) -> Solution | None:
         """Of the members that went furthest: those of a chunk that was cut short are left out,
         unless it is the only one."""
-        complete = [
-            t for t in self._trajectories if len(t.predictions) == self._problem.training.steps
-        ]
+        complete = [t for t in self._trajectories if len(t.predictions) == self._problem.training.steps]
         kept = complete or self._trajectories[:1]
         if not kept or not kept[0].predictions:
             return None

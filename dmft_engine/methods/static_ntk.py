@@ -62,9 +62,7 @@ class StaticNtk:
         def constant_in_time(kernel: torch.Tensor, channels: np.ndarray) -> np.ndarray:
             factor = kernel_factor(kernel).cpu().numpy()
             # <g_c g_c'> = delta_cc' G: one block of coordinates for each output.
-            block = np.einsum("ak,cd->acdk", factor, channels).reshape(
-                len(factor), len(channels), -1
-            )
+            block = np.einsum("ak,cd->acdk", factor, channels).reshape(len(factor), len(channels), -1)
             return np.broadcast_to(block, (1, len(steps), *block.shape))
 
         wanted = problem.outputs.kernels
@@ -77,11 +75,7 @@ class StaticNtk:
         return Solution(
             predictions=torch.stack(self._predictions)[None].cpu().numpy(),
             kernel_steps=steps,
-            phi=[constant_in_time(k, one) for k in self._kernels.phi[1:]]
-            if "phi" in wanted
-            else [],
-            g=[constant_in_time(k, identity) for k in self._kernels.g[:-1]]
-            if "g" in wanted
-            else [],
+            phi=[constant_in_time(k, one) for k in self._kernels.phi[1:]] if "phi" in wanted else [],
+            g=[constant_in_time(k, identity) for k in self._kernels.g[:-1]] if "g" in wanted else [],
             ntk=ntk,
         )

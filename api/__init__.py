@@ -1,0 +1,1 @@
+"""The HTTP API: validates, authenticates, answers from the job store. Never imports torch."""

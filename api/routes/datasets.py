@@ -1,0 +1,70 @@
+"""Uploaded datasets: kept once, by the hash of their content."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from api.auth import CurrentUser, user
+from api.problems import Problem, of_validation
+from api.services import Services, ServicesDep
+from dmft_schema.upload import UploadError, read_npz
+from jobs.keys import User
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], dependencies=[Depends(user)])
+
+_NPZ_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post("", status_code=201, openapi_extra=_NPZ_BODY)
+async def upload(
+    request: Request, response: Response, services: ServicesDep, caller: CurrentUser
+) -> dict[str, Any]:
+    """Upload an NPZ with x, y[, x_test, y_test] or kernel, y[, cross_kernel, test_kernel, y_test]."""
+    content = await request.body()
+    description, new = await run_in_threadpool(_store, services, content, caller)
+    response.status_code = 201 if new else 200
+    response.headers["Location"] = f"/v1/datasets/{description['id']}"
+    return description
+
+
+def _store(services: Services, content: bytes, caller: User) -> tuple[dict[str, Any], bool]:
+    try:
+        data = read_npz(content)
+    except UploadError as error:
+        raise Problem(422, "invalid_npz", str(error)) from None
+    except ValidationError as error:
+        raise of_validation(error) from None
+    text = data.model_dump_json(exclude_none=True)
+    dataset_id = hashlib.sha256(text.encode()).hexdigest()
+    description = {
+        "id": dataset_id,
+        "points": data.points,
+        "test_points": data.test_points,
+        "outputs": data.outputs,
+    }
+    return description, services.artifacts.put_dataset(dataset_id, caller.name, text, description)
+
+
+@router.get("")
+def list_datasets(services: ServicesDep, caller: CurrentUser) -> dict[str, Any]:
+    """Your datasets."""
+    return {"items": list(services.artifacts.datasets(caller.name).values())}
+
+
+@router.get("/{dataset_id}")
+def get(dataset_id: str, services: ServicesDep, caller: CurrentUser) -> dict[str, Any]:
+    """One dataset's id and sizes."""
+    found = services.artifacts.dataset_description(dataset_id, caller.name)
+    if found is None:
+        raise Problem(404, "dataset_not_found", f"you have no dataset {dataset_id}")
+    return found

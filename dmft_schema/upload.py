@@ -1,0 +1,68 @@
+"""Datasets uploaded as NPZ: read with suspicion, checked like any other data."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+
+from dmft_schema.data import InputData, KernelData
+
+MAX_UNPACKED_BYTES = 512 * 2**20
+"""Largest size of an upload's arrays, unpacked."""
+
+_INPUT_FIELDS = {"x": "inputs", "y": "targets", "x_test": "test_inputs", "y_test": "test_targets"}
+_KERNEL_FIELDS = {
+    "kernel": "kernel",
+    "y": "targets",
+    "cross_kernel": "cross_kernel",
+    "test_kernel": "test_kernel",
+    "y_test": "test_targets",
+}
+
+
+class UploadError(ValueError):
+    """The bytes are not an NPZ of the documented form."""
+
+
+def read_npz(content: bytes) -> KernelData | InputData:
+    """The data in an NPZ.
+
+    Args:
+        content: x, y[, x_test, y_test], or kernel, y[, cross_kernel, test_kernel, y_test].
+
+    Raises:
+        UploadError: not an NPZ, too large when unpacked, or the wrong arrays.
+        pydantic.ValidationError: the arrays do not fit together, or are not finite.
+    """
+    arrays = _arrays(content)
+    names = set(arrays)
+    fields = _KERNEL_FIELDS if "kernel" in names else _INPUT_FIELDS
+    unknown, missing = names - set(fields), {next(iter(fields)), "y"} - names
+    if unknown or missing:
+        raise UploadError(
+            f"the NPZ has arrays {sorted(names)}; it must have x and y (and may have x_test, y_test), "
+            "or kernel and y (and may have cross_kernel, test_kernel, y_test)"
+        )
+    chosen = {fields[name]: array for name, array in arrays.items()}
+    model = KernelData if "kernel" in names else InputData
+    return model.model_validate(chosen)
+
+
+def _arrays(content: bytes) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            # Sizes are declared in the directory: a bomb is refused before it is unpacked.
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > MAX_UNPACKED_BYTES:
+            raise UploadError(f"the NPZ unpacks to {unpacked} bytes (limit: {MAX_UNPACKED_BYTES})")
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except UploadError:
+        raise
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError, NotImplementedError) as error:
+        raise UploadError(f"the body is not a readable NPZ: {error}") from None
+    except Exception as error:
+        # zlib and struct have errors of their own for damaged members.
+        raise UploadError(f"the body is a damaged NPZ: {type(error).__name__}: {error}") from None
