@@ -149,9 +149,9 @@ class SolveRequest(StrictModel):
     @classmethod
     def _default_method(cls, value: Any) -> Any:
         # {"method": {"tolerance": 1e-3}} means dmft, the default, with one option changed.
-        if isinstance(value, dict) and isinstance(method := value.get("method"), dict):
-            if "name" not in method:
-                return {**value, "method": {"name": "dmft", **method}}
+        method = value.get("method") if isinstance(value, dict) else None
+        if isinstance(method, dict) and "name" not in method:
+            return {**value, "method": {"name": "dmft", **method}}
         return value
 
     @model_validator(mode="after")

@@ -13,10 +13,11 @@ from typing import IO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from dmft_engine import Problem, Result, solve
-from dmft_schema import Data, InputData, JobError, JobStatus, KernelData, Progress
+from dmft_schema import Data, InputData, JobError, JobStatus, KernelData, Progress, ResultDocument
 from jobs.artifacts import RESULT_JSON, RESULT_NPZ
 from worker.protocol import Message, SolveCommand
 
@@ -119,8 +120,14 @@ def _write(result: Result, folder: Path, command: SolveCommand) -> None:
     document = result.document()
     document.manifest["request"] = command.request.model_dump(mode="json")
     with open(folder / RESULT_NPZ, "wb") as stream:
-        np.savez(stream, allow_pickle=False, **result.arrays)
+        np.savez(stream, allow_pickle=False, **result.arrays, document=_embedded(document))
     (folder / RESULT_JSON).write_text(document.model_dump_json())
+
+
+def _embedded(document: ResultDocument) -> NDArray[np.uint8]:
+    """What the NPZ says of itself: the document but for the arrays that stand beside it."""
+    about = document.model_dump_json(include={"complete", "summary", "diagnostics", "manifest"})
+    return np.frombuffer(about.encode(), dtype=np.uint8)
 
 
 def main() -> None:

@@ -1,0 +1,35 @@
+"""The Python client: numpy arrays in, numpy arrays out.
+
+from dmft_client import Client
+result = Client().solve(dataset="digits", classes=[0, 1], points=20, gamma0=1.0).wait().result()
+"""
+
+from dmft_client.client import Client
+from dmft_client.errors import (
+    ApiError,
+    AuthenticationError,
+    ClientError,
+    ConnectionFailed,
+    InvalidRequest,
+    NotFound,
+    SolveCancelled,
+    SolveFailed,
+    WaitTimeout,
+)
+from dmft_client.result import Result
+from dmft_client.solve import Solve
+
+__all__ = [
+    "ApiError",
+    "AuthenticationError",
+    "Client",
+    "ClientError",
+    "ConnectionFailed",
+    "InvalidRequest",
+    "NotFound",
+    "Result",
+    "Solve",
+    "SolveCancelled",
+    "SolveFailed",
+    "WaitTimeout",
+]

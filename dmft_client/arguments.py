@@ -1,0 +1,76 @@
+"""From plain keyword arguments to a SolveRequest. The names are read off the request's models."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from dmft_client.errors import InvalidRequest
+from dmft_schema import FieldError, Network, Outputs, ProblemDetail, SolveRequest, Training
+from dmft_schema.data import DigitsData, InputData, KernelData, UploadedData
+from dmft_schema.request import METHODS
+
+# Named datasets and methods both have samples and a seed; the method keeps the plain names.
+_RENAMED = {"points": "samples", "test_points": "test_samples", "data_seed": "seed"}
+
+
+def _paths() -> dict[str, tuple[str, ...]]:
+    """Keyword -> place in the request."""
+    paths: dict[str, tuple[str, ...]] = {name: (name,) for name in ("name", "tags", "priority", "reuse")}
+    for section, models in {
+        "data": (KernelData, InputData, DigitsData, UploadedData),
+        "network": (Network,),
+        "training": (Training,),
+        "outputs": (Outputs,),
+    }.items():
+        for model in models:
+            paths |= {field: (section, field) for field in model.model_fields}
+    for method in METHODS:
+        paths |= {field: ("method", field) for field in method.model_fields if field != "name"}
+    paths |= {keyword: ("data", field) for keyword, field in _RENAMED.items()}
+    return paths | {"method": ("method", "name")}
+
+
+PATHS = _paths()
+
+
+def build(arguments: dict[str, Any]) -> SolveRequest:
+    """The request that keyword arguments describe.
+
+    Raises:
+        TypeError: an unknown keyword; near misses are named.
+        InvalidRequest: a value that the server would refuse.
+    """
+    nested: dict[str, Any] = {}
+    for keyword, value in arguments.items():
+        if keyword not in PATHS:
+            near = difflib.get_close_matches(keyword, PATHS, n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise TypeError(f"solve() got an unknown argument {keyword!r}{hint}")
+        if value is None:
+            continue
+        *sections, field = PATHS[keyword]
+        target = nested.setdefault(sections[0], {}) if sections else nested
+        target[field] = value.item() if isinstance(value, np.generic) else value
+    try:
+        return SolveRequest.model_validate(nested)
+    except ValidationError as error:
+        raise InvalidRequest(_problem(error)) from None
+
+
+def _problem(error: ValidationError) -> ProblemDetail:
+    errors = [
+        FieldError(loc=list(entry["loc"]), msg=entry["msg"].removeprefix("Value error, "))
+        for entry in error.errors()
+    ]
+    lines = [f"{'.'.join(map(str, e.loc)) or 'request'}: {e.msg}" for e in errors]
+    return ProblemDetail(
+        title="Unprocessable Content",
+        status=422,
+        code="invalid_request",
+        detail="; ".join(lines),
+        errors=errors,
+    )

@@ -1,0 +1,148 @@
+"""The client: where every conversation with a server starts."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dmft_client import arguments, discovery
+from dmft_client.solve import Solve
+from dmft_client.transport import Transport
+from dmft_schema import Capabilities, Job, JobPage, SolveRequest
+
+
+class Client:
+    """Talks to one server.
+
+    Args:
+        url: the server; else DMFT_URL, else the local server started by `dmft serve`.
+        api_key: else DMFT_API_KEY, else the local server's own key.
+        http: an httpx.Client to use instead of a new one (its base_url and headers are set).
+        timeout: seconds that one HTTP exchange may take.
+
+    Raises:
+        ConnectionFailed: no server can be found.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        http: httpx.Client | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        address = discovery.find(url, api_key)
+        self.url = address.url
+        self._http = http or httpx.Client(timeout=timeout)
+        self._http.base_url = httpx.URL(address.url)
+        if address.api_key is not None:
+            self._http.headers["Authorization"] = f"Bearer {address.api_key}"
+        self._transport = Transport(self._http, address.url)
+
+    def solve(
+        self,
+        request: SolveRequest | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **keywords: Any,
+    ) -> Solve:
+        """Submit a solve and return at once with a handle on it.
+
+        Keywords are the request's fields, wherever they stand in it: `inputs`, `targets`, `kernel`,
+        `dataset`, `classes`, `points`, `depth`, `activation`, `gamma0`, `learning_rate`, `steps`,
+        `method`, `samples`, `replicas`, `seed`, `tolerance`, `width`, `ensemble`, `kernels`, `name`,
+        `tags` and so on (dmft_schema.request documents them all). Arrays may be numpy arrays.
+
+        Args:
+            request: instead of keywords, a whole request.
+            idempotency_key: two calls with the same key and request make one solve.
+
+        Raises:
+            TypeError: an unknown keyword.
+            InvalidRequest: a value is refused, here or by the server.
+        """
+        if request is None:
+            request = arguments.build(keywords)
+        elif keywords:
+            raise TypeError("solve() takes a request or keywords, not both")
+        response = self._transport.send(
+            "POST",
+            "/v1/solves",
+            content=request.model_dump_json(),
+            headers={
+                "Content-Type": "application/json",
+                # The same key goes out with every retry, so a lost answer makes no second solve.
+                "Idempotency-Key": idempotency_key or secrets.token_hex(16),
+            },
+        )
+        return self._handle(Job.model_validate_json(response.content))
+
+    def get(self, solve_id: str) -> Solve:
+        """A handle on a solve submitted earlier, also by another process.
+
+        Raises:
+            NotFound: none of yours has this id.
+        """
+        response = self._transport.send("GET", f"/v1/solves/{solve_id}")
+        return self._handle(Job.model_validate_json(response.content))
+
+    def list(
+        self, *, status: str | None = None, tag: str | None = None, owner: str | None = None
+    ) -> Iterator[Solve]:
+        """Your solves, newest first, fetched page by page."""
+        query = {"status": status, "tag": tag, "owner": owner}
+        query = {key: value for key, value in query.items() if value is not None}
+        while True:
+            response = self._transport.send("GET", "/v1/solves", params=query)
+            page = JobPage.model_validate_json(response.content)
+            for job in page.items:
+                yield self._handle(job)
+            if page.next_cursor is None:
+                return
+            query["cursor"] = page.next_cursor
+
+    def upload(self, source: str | Path | None = None, **arrays: ArrayLike) -> str:
+        """Upload a dataset; returns the id to give as `dataset_id`.
+
+        Args:
+            source: path of an NPZ, or
+            arrays: x, y[, x_test, y_test], or kernel, y[, cross_kernel, test_kernel, y_test].
+        """
+        if source is not None:
+            content = Path(source).read_bytes()
+        else:
+            buffer = io.BytesIO()
+            np.savez_compressed(
+                buffer, allow_pickle=False, **{name: np.asarray(a) for name, a in arrays.items()}
+            )
+            content = buffer.getvalue()
+        headers = {"Content-Type": "application/octet-stream"}
+        response = self._transport.send("POST", "/v1/datasets", content=content, headers=headers)
+        dataset_id: str = response.json()["id"]
+        return dataset_id
+
+    def capabilities(self) -> Capabilities:
+        """What this server can be asked for."""
+        response = self._transport.send("GET", "/v1/capabilities")
+        return Capabilities.model_validate_json(response.content)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _handle(self, job: Job) -> Solve:
+        return Solve(job, self._transport, self._http)

@@ -1,0 +1,105 @@
+"""A result as numpy arrays."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmft_schema import Diagnostics, Summary, kernel_slice
+
+
+class Result:
+    """What a solve computed. T recorded times, P training points, C outputs.
+
+    Attributes:
+        arrays: everything in the NPZ, by name.
+        summary: final loss, kernel-target alignment, kernel movement.
+        diagnostics: method, samples, basis sizes, truncation error, wall time, versions.
+        manifest: checksums, invariants checked, the request, the citation.
+        complete: False for the partial result of a failed or cancelled solve.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            self.arrays: dict[str, NDArray] = {name: stored[name] for name in stored.files}
+        about = json.loads(self.arrays.pop("document").tobytes())
+        self.complete: bool = about["complete"]
+        self.summary = Summary.model_validate(about["summary"])
+        self.diagnostics = Diagnostics.model_validate(about["diagnostics"])
+        self.manifest: dict = about["manifest"]
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Result:
+        """From the bytes of a result.npz."""
+        return cls(content)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Result:
+        """From a file written by `save` or downloaded as result.npz."""
+        return cls(Path(path).read_bytes())
+
+    def save(self, path: str | Path) -> None:
+        """Write the NPZ."""
+        Path(path).write_bytes(self._content)
+
+    @property
+    def times(self) -> NDArray:
+        """[T] learning time eta * t."""
+        return self.arrays["times"]
+
+    @property
+    def loss(self) -> NDArray:
+        """[T] mean over training points of (f - y)^2, summed over outputs."""
+        return self.arrays["loss"]
+
+    @property
+    def loss_standard_error(self) -> NDArray | None:
+        """[T] over replicas or networks; None for a deterministic method."""
+        return self.arrays.get("loss_standard_error")
+
+    @property
+    def loss_truncation_error(self) -> NDArray | None:
+        """[T] estimate of the other error of `dmft`; None for the other methods."""
+        return self.arrays.get("loss_truncation_error")
+
+    @property
+    def test_loss(self) -> NDArray | None:
+        """[T]; None without test targets."""
+        return self.arrays.get("test_loss")
+
+    @property
+    def predictions(self) -> NDArray:
+        """[T, P], or [T, P, C] when targets were [P, C]."""
+        return self.arrays["predictions"]
+
+    @property
+    def test_predictions(self) -> NDArray | None:
+        """[T, P'], or [T, P', C]; None without test points."""
+        return self.arrays.get("test_predictions")
+
+    @property
+    def kernel_times(self) -> NDArray:
+        """[K] steps at which kernels were kept; t and s below are indices into it."""
+        return self.arrays["kernel_times"]
+
+    def phi(self, layer: int, t: int = -1, s: int | None = None) -> NDArray:
+        """Phi^layer between two kernel times, [P, P]; s defaults to t, negative counts from the end.
+
+        Raises:
+            KeyError: not asked for, or no such layer.
+            IndexError: no such time.
+        """
+        return kernel_slice(self.arrays, "phi", layer, t, s)
+
+    def g(self, layer: int, t: int = -1, s: int | None = None) -> NDArray:
+        """G^layer between two kernel times, [P, P] or [P, C, P, C]; see phi."""
+        return kernel_slice(self.arrays, "g", layer, t, s)
+
+    def ntk(self, t: int = -1) -> NDArray:
+        """The neural tangent kernel at one kernel time, [P, P] or [P, C, P, C]; see phi."""
+        return kernel_slice(self.arrays, "ntk", None, t)
