@@ -58,19 +58,21 @@ def build(arguments: dict[str, Any]) -> SolveRequest:
     try:
         return SolveRequest.model_validate(nested)
     except ValidationError as error:
-        raise InvalidRequest(_problem(error)) from None
+        raise invalid_request(error) from None
 
 
-def _problem(error: ValidationError) -> ProblemDetail:
+def invalid_request(error: ValidationError) -> InvalidRequest:
+    """What the server would have answered, found before anything was sent."""
     errors = [
         FieldError(loc=list(entry["loc"]), msg=entry["msg"].removeprefix("Value error, "))
         for entry in error.errors()
     ]
     lines = [f"{'.'.join(map(str, e.loc)) or 'request'}: {e.msg}" for e in errors]
-    return ProblemDetail(
+    problem = ProblemDetail(
         title="Unprocessable Content",
         status=422,
         code="invalid_request",
         detail="; ".join(lines),
         errors=errors,
     )
+    return InvalidRequest(problem)

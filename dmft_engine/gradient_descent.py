@@ -37,6 +37,13 @@ class Reporter:
         self._should_stop = should_stop
         self._started = time.monotonic()
         self._done = 0
+        self._note = ""
+
+    def restart(self, note: str) -> None:
+        """The method begins again, for the reason that `note` adds to all later messages."""
+        self._started = time.monotonic()
+        self._done = 0
+        self._note = f" ({note})"
 
     def step(self, message: str, loss: float, basis_size: int | None = None) -> None:
         """Report one more step done.
@@ -53,7 +60,7 @@ class Reporter:
                     fraction=fraction,
                     step=self._done,
                     steps=self._steps,
-                    message=message,
+                    message=message + self._note,
                     eta_seconds=elapsed * (1 - fraction) / fraction,
                     loss=loss,
                     basis_size=basis_size,

@@ -10,14 +10,6 @@ from numpy.typing import NDArray
 from dmft_schema.kernels import kernel_layers, kernel_slice
 
 
-def alignment(first: NDArray, second: NDArray) -> float:
-    """A(K1, K2) = <K1, K2>_F / (|K1|_F |K2|_F) over all entries; the shapes must agree.
-
-    With K2 = y y^T it is the kernel-target alignment (paper, figure 5c).
-    """
-    return float(np.vdot(first, second) / (np.linalg.norm(first) * np.linalg.norm(second)))
-
-
 def kernel_movement(arrays: Mapping[str, NDArray], depth: int) -> list[float] | None:
     """|Phi^l(end) - Phi^l(start)|_F / |Phi^l(start)|_F at equal times for l = 1..depth.
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from dmft_engine.kernel_record import compress, mean_factor
 from dmft_engine.losses import LOSSES
-from dmft_engine.observables import alignment, kernel_movement
+from dmft_engine.observables import kernel_movement
 from dmft_engine.problem import Problem
 from dmft_schema import Diagnostics, JobError, JobStatus, ResultDocument, Summary
+from dmft_schema.kernels import alignment
 from dmft_schema.limits import MAX_KERNEL_ENTRIES
 from dmft_schema.numerics import NUMERICS_VERSION
 
@@ -214,12 +215,12 @@ def _trajectory_arrays(problem: Problem, solution: Solution) -> Arrays:
 def _kernel_arrays(problem: Problem, solution: Solution) -> Arrays:
     points = problem.data.points
     times = len(solution.kernel_steps)
-    dense = times * points <= MAX_KERNEL_ENTRIES
     relative_error = 1e-6 if problem.method.dtype == "float32" else 1e-13
     arrays: Arrays = {"kernel_times": np.array(solution.kernel_steps)}
     for name, layers in (("phi", solution.phi), ("g", solution.g)):
         for layer, members in enumerate(layers, start=1):
             members = members[:, :, :points]
+            dense = times * points * members.shape[3] <= MAX_KERNEL_ENTRIES
             if members.shape[3] == 1:
                 members = members[:, :, :, 0]
             factor = compress(mean_factor(members), relative_error)

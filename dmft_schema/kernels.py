@@ -1,7 +1,7 @@
 """How kernels stand in a result's NPZ, and how to read any slice of them.
 
 Keys: `kernel_times` [K] (steps), `phi_{l}`, `g_{l}` for l = 1..L, `ntk`.
-Two-time kernels are dense, phi_{l} [K, P, K, P], while K * P is small; otherwise factors
+Two-time kernels are dense, phi_{l} [K, P, K, P], while K * P is small (K * P * C for g); otherwise factors
 phi_{l}_factor [K, P, k] with phi = factor factor^T. With C > 1 outputs g has the point axes
 [P, C] in place of [P], and ntk is [K, P, C, P, C]. With one output ntk is [K, P, P].
 """
@@ -81,3 +81,16 @@ def kernel_slice(
     factor = arrays[f"{name}_{chosen}_factor"]
     left, right = factor[row], factor[column]
     return np.tensordot(left, right, axes=(-1, -1))
+
+
+def alignment(first: NDArray, second: NDArray) -> float:
+    """A(K1, K2) = <K1, K2>_F / (|K1|_F |K2|_F) over all entries (theory section 6).
+
+    With K2 = y y^T it is the kernel-target alignment (paper, figure 5c).
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"alignment needs kernels of one shape; got {first.shape} and {second.shape}")
+    return float(np.vdot(first, second) / (np.linalg.norm(first) * np.linalg.norm(second)))

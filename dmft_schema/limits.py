@@ -11,15 +11,20 @@ MAX_STEP_POINTS = 2_000_000
 """steps x points x outputs: what the recorded trajectory grows with."""
 
 MIN_SAMPLES = 64
+DEFAULT_SAMPLES = 4096
 MAX_SAMPLES = 1_000_000
 MAX_REPLICAS = 64
 MAX_WIDTH = 16_384
 MAX_ENSEMBLE = 256
+MIN_FLOAT32_TOLERANCE = 1e-5
+"""Rounding of float32 leaves no smaller direction meaningful."""
+
 MAX_GAMMA0 = 1_000.0
 MAX_LEARNING_RATE = 10_000.0
 
 MAX_KERNEL_ENTRIES = 2_048
-"""times x points up to which two-time kernels are written densely; beyond it as factors."""
+"""times x points (x outputs, for g) up to which two-time kernels are written densely; beyond it as
+factors."""
 
 KERNEL_SYMMETRY_TOLERANCE = 1e-8
 """Largest |K - K^T| accepted, relative to the largest entry of K."""

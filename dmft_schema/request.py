@@ -54,11 +54,12 @@ class DmftMethod(StrictModel):
     """The infinite-width limit, by revealing the random matrices as training visits them."""
 
     name: Literal["dmft"]
-    samples: int = Field(
-        4096,
+    samples: int | None = Field(
+        None,
         ge=limits.MIN_SAMPLES,
         le=limits.MAX_SAMPLES,
-        description="Sampled neurons in each layer, over all replicas.",
+        description="Sampled neurons in each layer, over all replicas. null begins with "
+        f"{limits.DEFAULT_SAMPLES} and doubles it when training visits more directions than those can hold.",
     )
     replicas: int = Field(
         4,
@@ -80,9 +81,14 @@ class DmftMethod(StrictModel):
     dtype: DtypeName = "float32"
 
     @model_validator(mode="after")
-    def _divisible(self) -> DmftMethod:
-        if self.samples % self.replicas:
+    def _consistent(self) -> DmftMethod:
+        if self.samples is not None and self.samples % self.replicas:
             raise ValueError(f"samples ({self.samples}) must be a multiple of replicas ({self.replicas})")
+        if self.dtype == "float32" and self.tolerance < limits.MIN_FLOAT32_TOLERANCE:
+            raise ValueError(
+                f"tolerance {self.tolerance:g} is below what float32 resolves (limit: "
+                f'{limits.MIN_FLOAT32_TOLERANCE:g}); set dtype to "float64"'
+            )
         return self
 
 

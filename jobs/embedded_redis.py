@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import hashlib
 import importlib.util
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import IO
@@ -19,7 +21,7 @@ import redis
 from jobs.connection import connect
 
 _PR_SET_PDEATHSIG = 1
-_LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes, and Redis appends to it.
+_LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes, with a terminating zero.
 
 
 class EmbeddedRedisError(RuntimeError):
@@ -52,6 +54,23 @@ def find_server() -> str:
     )
 
 
+def _socket_in(folder: Path) -> Path:
+    """The socket of the server of a folder: in it or, where its path is too long, in a private folder
+    of the system's temporary one."""
+    path = folder / "redis.sock"
+    if len(str(path).encode()) <= _LONGEST_SOCKET_PATH:
+        return path
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"dmft-{os.getuid()}-{name}" / "redis.sock"
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise EmbeddedRedisError(f"{folder} belongs to somebody else: choose another --data-dir")
+    folder.chmod(0o700)
+
+
 class EmbeddedRedis:
     """One redis-server on a unix socket in `folder`, durable (AOF, synced at every write).
 
@@ -60,13 +79,17 @@ class EmbeddedRedis:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
-        self._socket = self._folder / "redis.sock"
+        self._socket = _socket_in(self._folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
 
     @property
     def url(self) -> str:
         return f"unix://{self._socket}"
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -79,13 +102,8 @@ class EmbeddedRedis:
         Raises:
             EmbeddedRedisError: another server uses the folder, or it does not come up.
         """
-        if len(str(self._socket)) > _LONGEST_SOCKET_PATH:
-            raise EmbeddedRedisError(
-                f"the path of {self._socket} is too long for a unix socket "
-                f"(limit: {_LONGEST_SOCKET_PATH} characters): use a shorter --data-dir"
-            )
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder.chmod(0o700)
+        _make_private(self._folder)
+        _make_private(self._socket.parent)
         self._acquire_folder()
         log = self._folder / "redis.log"
         command = [find_server(), "--port", "0", "--unixsocket", str(self._socket)]

@@ -16,7 +16,7 @@ from dmft_engine.problem import Problem
 from dmft_engine.solution import Solution
 from dmft_engine.trajectory import Trajectory
 from dmft_schema import DmftMethod
-from dmft_schema.limits import MAX_SAMPLES
+from dmft_schema.limits import DEFAULT_SAMPLES, MAX_SAMPLES
 
 DELAY_PER_DROPPED = 0.03
 DELAY_PER_DROPPED_SQUARED = 3.0
@@ -39,6 +39,10 @@ class Dmft:
         self._lazy = StaticNtk(problem, device) if problem.network.gamma0 == 0 else None
         self._trajectory: Trajectory | None = None
         self._basis_sizes: dict[str, int] = {}
+        self._samples = self._method.samples or self._per_replica(DEFAULT_SAMPLES) * self._method.replicas
+
+    def _per_replica(self, samples: int) -> int:
+        return -(-samples // self._method.replicas)
 
     @property
     def work(self) -> int:
@@ -47,8 +51,18 @@ class Dmft:
     def run(self, reporter: Reporter) -> None:
         if self._lazy is not None:
             return self._lazy.run(reporter)
+        while True:
+            try:
+                return self._attempt(reporter)
+            except Exhausted as full:
+                if self._method.samples is not None or 2 * self._samples > MAX_SAMPLES:
+                    raise self._too_few(full.known) from full
+            self._samples *= 2
+            reporter.restart(f"begun again with {self._samples} samples")
+
+    def _attempt(self, reporter: Reporter) -> None:
         method = self._method
-        samples = method.samples // method.replicas
+        samples = self._per_replica(self._samples)
         kernel = joint_kernel(self._problem, self._device).to(self._dtype)
         self._trajectory = Trajectory.empty(self._problem, samples)
         try:
@@ -62,8 +76,6 @@ class Dmft:
                 self._device,
             )
             train(self._problem, weights, self._trajectory, reporter, method.readout, kernel)
-        except Exhausted as full:
-            raise self._too_few(full.known) from full
         finally:
             # Only the trajectory is kept: the weights' bases are the bulk of the memory.
             self._basis_sizes = self._trajectory.basis_sizes
@@ -77,7 +89,7 @@ class Dmft:
         enough = per_replica * self._method.replicas
         message = (
             f"training visits more than {known} directions by step {step}, too many for the "
-            f"{self._method.samples // self._method.replicas} sampled neurons of each replica"
+            f"{self._per_replica(self._samples)} sampled neurons of each replica"
         )
         advice = f"Set method.samples to {enough}"
         if enough > MAX_SAMPLES:
@@ -101,7 +113,7 @@ class Dmft:
         slowed = (DELAY_PER_DROPPED * dropped + DELAY_PER_DROPPED_SQUARED * dropped**2).sum(axis=1)
         solution.delay = self._problem.training.learning_rate * (np.cumsum(slowed) - slowed)
         solution.basis_sizes = self._basis_sizes
-        solution.samples = self._method.samples
+        solution.samples = self._samples
         solution.replicas = self._method.replicas
         solution.seed = self._method.seed
         return solution

@@ -1,0 +1,1 @@
+"""The `dmft` command: one module for each subcommand, imported when it is used."""

@@ -1,0 +1,33 @@
+"""`dmft api`: the HTTP API alone."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+
+import uvicorn
+
+from api.main import create_app
+from cli import options
+
+GRACE_SECONDS = 5
+"""How long open event streams may hold up a shutdown."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    options.add(parser, "redis_url", "data_dir", "host", "port", "log_level")
+    parser.add_argument("--fd", type=int, help=argparse.SUPPRESS)  # a listening socket, from `dmft serve`
+
+
+def run(arguments: argparse.Namespace) -> None:
+    settings = options.settings(arguments)
+    options.external_redis(settings)
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level.lower(),
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    sockets = None if arguments.fd is None else [socket.socket(fileno=arguments.fd)]
+    uvicorn.Server(config).run(sockets)
