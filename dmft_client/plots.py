@@ -24,7 +24,7 @@ def plot_loss(axes: Axes, results: Mapping[str, Result]) -> None:
             axes.fill_between(
                 result.times, low, result.loss + 2 * error, alpha=0.25, color=line.get_color(), lw=0
             )
-    axes.set(xlabel="learning time  eta t", ylabel="loss", yscale="log")
+    axes.set(xlabel=r"learning time $\eta t$", ylabel="loss", yscale="log")
     axes.legend()
 
 
@@ -47,5 +47,5 @@ def compare_figure(results: Mapping[str, Result], layer: int) -> Figure:
     limit = max(float(np.abs(kernel).max()) for kernel in kernels.values())
     for column, (label, kernel) in enumerate(kernels.items()):
         axes = figure.add_subplot(grid[1, column])
-        plot_kernel(axes, kernel, f"final Phi$^{layer}$, {label}", limit)
+        plot_kernel(axes, kernel, rf"final $\Phi^{layer}$, {label}", limit)
     return figure

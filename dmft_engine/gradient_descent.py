@@ -99,7 +99,7 @@ def train(
     rate = problem.training.learning_rate / points
     gamma0 = problem.network.gamma0
     samples = weights.layers[0].samples
-    targets = torch.as_tensor(problem.data.targets, dtype=input_kernel.dtype, device=input_kernel.device)
+    targets = torch.tensor(problem.data.targets, dtype=input_kernel.dtype, device=input_kernel.device)
     kernel_steps = set(problem.kernel_steps.tolist())
 
     # Gradients at test points move no weight; only the ntk readout needs them, to move f there.

@@ -153,6 +153,8 @@ class EmbeddedRedis:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+        if self._socket.parent != self._folder:
+            shutil.rmtree(self._socket.parent, ignore_errors=True)
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from jobs.embedded_redis import die_with_parent
 from worker.protocol import Message, SolveCommand
@@ -43,6 +44,10 @@ class SolverProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def _listen(self, read_end: int) -> None:
         with open(read_end) as pipe:
@@ -108,15 +113,20 @@ class SolverPool:
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
         self._command = command
+        # Linux ties the life of a child to the thread that made it, so one lasting thread makes them all.
+        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
         self._idle: list[SolverProcess] = []
         self._lock = threading.Lock()
 
     def acquire(self) -> SolverProcess:
         """A solver that nobody else uses."""
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return SolverProcess(self._command)
+            while self._idle:
+                solver = self._idle.pop()
+                if solver.alive:
+                    return solver
+                solver.kill()
+        return self._spawner.submit(SolverProcess, self._command).result()
 
     def give_back(self, solver: SolverProcess) -> None:
         """Keep a solver that ended its job properly for the next one."""
@@ -129,3 +139,4 @@ class SolverPool:
             idle, self._idle = self._idle, []
         for solver in idle:
             solver.kill()
+        self._spawner.shutdown()

@@ -36,7 +36,7 @@ class StaticNtk:
         )
         points = problem.data.points
         to_training = self._kernels.ntk[:, :points]
-        targets = torch.as_tensor(problem.data.targets, device=self._device)
+        targets = torch.tensor(problem.data.targets, device=self._device)
         loss = LOSSES[problem.training.loss]
         rate = problem.training.learning_rate / points
         f = torch.zeros(to_training.shape[0], problem.data.outputs).to(to_training)

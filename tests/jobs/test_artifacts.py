@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from jobs.artifacts import RESULT_JSON, RESULT_NPZ, Artifacts
+from jobs.errors import ArtifactMissing
+
+
+def test_only_a_complete_attempt_is_sealed(artifacts: Artifacts) -> None:
+    name, folder = artifacts.new_result("s_1", "1")
+    (folder / RESULT_JSON).write_text("{}")
+    assert not artifacts.seal(name)
+    assert not folder.exists()
+
+    name, folder = artifacts.new_result("s_1", "2")
+    for file in (RESULT_JSON, RESULT_NPZ):
+        (folder / file).write_text("content")
+    assert artifacts.seal(name)
+    assert artifacts.result_file(name, RESULT_NPZ).read_text() == "content"
+    artifacts.remove_result(name)
+    with pytest.raises(ArtifactMissing):
+        artifacts.result_file(name, RESULT_NPZ)
+
+
+def test_attempts_have_folders_of_their_own(artifacts: Artifacts) -> None:
+    first, folder_1 = artifacts.new_result("s_1", "1")
+    second, folder_2 = artifacts.new_result("s_1", "2")
+    assert first != second
+    assert folder_1 != folder_2
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../../etc", "a/b", "", "a\0b"])
+def test_names_cannot_leave_the_folder(artifacts: Artifacts, name: str) -> None:
+    with pytest.raises(ArtifactMissing):
+        artifacts.result_file(name, RESULT_JSON)
+    with pytest.raises(ArtifactMissing):
+        artifacts.dataset_file(name)
+
+
+def test_datasets_are_shared_by_content_and_listed_by_owner(artifacts: Artifacts) -> None:
+    assert artifacts.put_dataset("abc", "ada", "content", {"points": 2})
+    assert not artifacts.put_dataset("abc", "ada", "content", {"points": 2})
+    assert artifacts.dataset_description("abc", "bob") is None
+    assert artifacts.put_dataset("abc", "bob", "content", {"points": 2})
+    assert artifacts.datasets("bob") == {"abc": {"points": 2}}
+    assert artifacts.dataset_file("abc").read_text() == "content"
