@@ -7,16 +7,20 @@ import re
 import secrets
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import Problem, unexpected
+from api.problems import of_http, unexpected
 
 logger = logging.getLogger(__name__)
 _SANE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
 
-class _BodyTooLarge(Exception):
-    pass
+class _BodyTooLarge(HTTPException):
+    # Of a kind that FastAPI lets through while it reads a body; anything else would become a 400.
+    def __init__(self, limit: int) -> None:
+        detail = f"the request body is larger than {limit} bytes, the limit of this server"
+        super().__init__(413, detail, headers={"Connection": "close"})
 
 
 class RequestContext:
@@ -49,24 +53,19 @@ class RequestContext:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._max:
-                raise _BodyTooLarge
+                raise _BodyTooLarge(self._max)
             return message
 
         declared = headers.get("content-length", "0")
         try:
             if declared.isdigit() and int(declared) > self._max:
-                raise _BodyTooLarge
+                raise _BodyTooLarge(self._max)
             await self._app(scope, receive_bounded, send_with_id)
         except Exception as error:
             if started:
                 raise
             if isinstance(error, _BodyTooLarge):
-                problem = Problem(
-                    413,
-                    "body_too_large",
-                    f"the request body is larger than {self._max} bytes, the limit of this server",
-                    headers={"Connection": "close"},
-                )
+                problem = of_http(error)
             else:
                 logger.exception("request %s failed", request_id)
                 problem = unexpected(request_id)

@@ -85,8 +85,9 @@ def _validation(error: RequestValidationError) -> Problem:
     return invalid(field_errors(found))
 
 
-def _http(error: HTTPException) -> Problem:
-    codes = {404: "not_found", 405: "method_not_allowed", 400: "bad_request"}
+def of_http(error: HTTPException) -> Problem:
+    """A problem from what the framework (or the middleware) raised."""
+    codes = {404: "not_found", 405: "method_not_allowed", 400: "bad_request", 413: "body_too_large"}
     code = codes.get(error.status_code, HTTPStatus(error.status_code).name.lower())
     return Problem(error.status_code, code, str(error.detail), headers=error.headers)
 
@@ -127,7 +128,7 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(Problem, handler(lambda problem: problem))
     app.add_exception_handler(RequestValidationError, handler(_validation))
-    app.add_exception_handler(HTTPException, handler(_http))
+    app.add_exception_handler(HTTPException, handler(of_http))
     app.add_exception_handler(store.StoreError, handler(_refusal))
     app.add_exception_handler(redis.RedisError, handler(_unavailable))
 

@@ -1,0 +1,36 @@
+"""Rules that hold for every route."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from fastapi import APIRouter
+
+from api.auth import check_every_route, public
+from api.main import create_app
+from jobs.settings import Settings
+
+
+def test_a_route_that_does_not_say_who_may_call_it_stops_the_start() -> None:
+    router = APIRouter()
+
+    @router.get("/open")
+    def forgotten() -> None: ...
+
+    with pytest.raises(RuntimeError, match="/open does not declare"):
+        check_every_route(router.routes)
+
+
+def test_every_documented_route_but_the_public_ones_wants_a_key(anonymous: httpx.Client) -> None:
+    open_to_all = {"/v1/capabilities", "/healthz", "/readyz"}
+    paths = anonymous.get("/openapi.json").json()["paths"]
+    for path, operations in paths.items():
+        for method in operations:
+            answer = anonymous.request(method, path.format(job_id="x", dataset_id="x", kernel="phi"))
+            assert (answer.status_code == 401) == (path not in open_to_all), (method, path)
+    assert public.__doc__
+
+
+def test_without_redis_the_start_says_what_to_do() -> None:
+    with pytest.raises(RuntimeError, match="DMFT_REDIS_URL"):
+        create_app(Settings(redis_url=""))
