@@ -15,13 +15,12 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from dmft_schema import FieldError, ProblemDetail
+from dmft_schema.refusal import field_errors, in_one_line
 from jobs import errors as store
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-# Fields that hold one of several models: pydantic names the one it chose right after them.
-_UNION_FIELDS = ("data", "method")
 
 
 class Problem(Exception):
@@ -56,25 +55,9 @@ class Problem(Exception):
         return JSONResponse(body.model_dump(mode="json"), self.status, self.headers, media_type=MEDIA_TYPE)
 
 
-def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[FieldError]:
-    """Pydantic's errors with the places that a user wrote, and without its own vocabulary."""
-    return [
-        FieldError(loc=_place(error["loc"]), msg=error["msg"].removeprefix("Value error, "))
-        for error in errors
-    ]
-
-
-def _place(loc: Sequence[str | int]) -> list[str | int]:
-    place = list(loc[1:] if loc and loc[0] == "body" else loc)
-    if len(place) > 1 and place[0] in _UNION_FIELDS:
-        del place[1]
-    return place
-
-
 def invalid(errors: Sequence[FieldError]) -> Problem:
     """A 422 that says in one line what is wrong where."""
-    lines = [f"{'.'.join(map(str, error.loc)) or 'request'}: {error.msg}" for error in errors]
-    return Problem(422, "invalid_request", "; ".join(lines), errors=errors)
+    return Problem(422, "invalid_request", in_one_line(errors), errors=errors)
 
 
 def _validation(error: RequestValidationError) -> Problem:
@@ -139,7 +122,6 @@ def unexpected(request_id: str) -> Problem:
     return Problem(500, "internal", detail)
 
 
-def of_validation(error: ValidationError, prefix: Sequence[str] = ()) -> Problem:
-    """A problem from a model validated by hand, its fields placed under `prefix`."""
-    errors = field_errors(error.errors())
-    return invalid([FieldError(loc=[*prefix, *e.loc], msg=e.msg) for e in errors])
+def of_validation(error: ValidationError) -> Problem:
+    """A problem from a model validated by hand."""
+    return invalid(field_errors(error.errors()))

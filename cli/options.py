@@ -7,6 +7,7 @@ import argparse
 from pydantic import ValidationError
 
 from cli.main import CommandError
+from dmft_schema.refusal import field_errors, in_one_line
 from jobs.settings import Settings
 
 
@@ -36,8 +37,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()]
-        raise CommandError("; ".join(lines)) from None
+        raise CommandError(in_one_line(field_errors(error.errors()))) from None
 
 
 def external_redis(configured: Settings) -> str:

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from cli import table
 from cli.main import CommandError
-from dmft_client import Client, ClientError
-from dmft_client.arguments import invalid_request
+from dmft_client import Client, ClientError, InvalidRequest
 from dmft_schema import SolveRequest
+from dmft_schema.refusal import problem_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,4 +47,4 @@ def _request(file: str) -> SolveRequest:
     except json.JSONDecodeError as error:
         raise CommandError(f"{file} is not JSON: {error}") from None
     except ValidationError as error:
-        raise invalid_request(error) from None
+        raise InvalidRequest(problem_of(error)) from None

@@ -9,8 +9,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from dmft_client.errors import InvalidRequest
-from dmft_schema import FieldError, Network, Outputs, ProblemDetail, SolveRequest, Training
+from dmft_schema import Network, Outputs, SolveRequest, Training
 from dmft_schema.data import DigitsData, InputData, KernelData, UploadedData
+from dmft_schema.refusal import problem_of
 from dmft_schema.request import METHODS
 
 # Named datasets and methods both have samples and a seed; the method keeps the plain names.
@@ -58,21 +59,4 @@ def build(arguments: dict[str, Any]) -> SolveRequest:
     try:
         return SolveRequest.model_validate(nested)
     except ValidationError as error:
-        raise invalid_request(error) from None
-
-
-def invalid_request(error: ValidationError) -> InvalidRequest:
-    """What the server would have answered, found before anything was sent."""
-    errors = [
-        FieldError(loc=list(entry["loc"]), msg=entry["msg"].removeprefix("Value error, "))
-        for entry in error.errors()
-    ]
-    lines = [f"{'.'.join(map(str, e.loc)) or 'request'}: {e.msg}" for e in errors]
-    problem = ProblemDetail(
-        title="Unprocessable Content",
-        status=422,
-        code="invalid_request",
-        detail="; ".join(lines),
-        errors=errors,
-    )
-    return InvalidRequest(problem)
+        raise InvalidRequest(problem_of(error)) from None

@@ -16,6 +16,8 @@ from jobs.embedded_redis import EmbeddedRedis
 from jobs.settings import Settings
 from jobs.store import JobStore
 
+pytest_plugins = ["tests.serving"]
+
 
 @pytest.fixture(autouse=True)
 def no_local_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -34,6 +36,11 @@ def redis_server() -> Iterator[EmbeddedRedis]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.fixture
 def redis_client(redis_server: EmbeddedRedis) -> Iterator[redis.Redis]:
     """A client of an empty database."""
@@ -44,11 +51,11 @@ def redis_client(redis_server: EmbeddedRedis) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def settings(redis_client: redis.Redis, redis_server: EmbeddedRedis, tmp_path: Path) -> Settings:
+def settings(redis_client: redis.Redis, redis_server: EmbeddedRedis, data_dir: Path) -> Settings:
     """Leases of two seconds, so that a test of a lost worker does not take long."""
     return Settings(
         redis_url=redis_server.url,
-        data_dir=tmp_path / "data",
+        data_dir=data_dir,
         lease_seconds=2.0,
         max_running_per_user=2,
         max_queued_per_user=50,

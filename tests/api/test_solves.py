@@ -14,11 +14,11 @@ from api.examples import SOLVE_EXAMPLES
 from dmft_schema import JobStatus, kernel_slice
 from jobs.keys import KeyStore
 from jobs.store import JobStore
-from tests.api.conftest import SMALL
+from tests.serving import SMALL
 from worker.supervisor import Supervisor
 
 
-def test_submit_solve_fetch(ada: httpx.Client, worker: Supervisor) -> None:
+def test_submit_solve_fetch(ada: httpx.Client, supervisor: Supervisor) -> None:
     created = ada.post("/v1/solves", json=SMALL | {"name": "mine", "tags": ["t"]})
     assert created.status_code == 202
     job = created.json()
@@ -27,7 +27,7 @@ def test_submit_solve_fetch(ada: httpx.Client, worker: Supervisor) -> None:
     early = ada.get(f"/v1/solves/{job['id']}/result")
     assert (early.status_code, early.json()["code"]) == (409, "job_not_finished")
 
-    worker.work()
+    supervisor.work()
     done = ada.get(f"/v1/solves/{job['id']}").json()
     assert done["status"] == "succeeded"
     result = ada.get(done["links"]["result"]).json()
@@ -54,29 +54,31 @@ def test_submit_solve_fetch(ada: httpx.Client, worker: Supervisor) -> None:
     ],
 )
 def test_kernel_slices_that_do_not_exist(
-    ada: httpx.Client, worker: Supervisor, query: str, status: int
+    ada: httpx.Client, supervisor: Supervisor, query: str, status: int
 ) -> None:
     job = ada.post("/v1/solves", json=SMALL).json()
-    worker.work()
+    supervisor.work()
     answer = ada.get(f"/v1/solves/{job['id']}/kernels/{query}")
     assert answer.status_code == status, answer.text
     assert answer.json()["detail"]
 
 
 @pytest.mark.parametrize("name", SOLVE_EXAMPLES)
-def test_examples_of_the_reference_work_when_pasted(ada: httpx.Client, worker: Supervisor, name: str) -> None:
+def test_examples_of_the_reference_work_when_pasted(
+    ada: httpx.Client, supervisor: Supervisor, name: str
+) -> None:
     documented = ada.get("/openapi.json").json()["paths"]["/v1/solves"]["post"]["requestBody"]
     example = documented["content"]["application/json"]["examples"][name]["value"]
     created = ada.post("/v1/solves", json=example)
     assert created.status_code == 202, created.text
-    worker.work()
+    supervisor.work()
     job = ada.get(f"/v1/solves/{created.json()['id']}").json()
     assert job["status"] == "succeeded", job["error"]
 
 
-def test_ranges_and_etags(ada: httpx.Client, worker: Supervisor) -> None:
+def test_ranges_and_etags(ada: httpx.Client, supervisor: Supervisor) -> None:
     job = ada.post("/v1/solves", json=SMALL).json()
-    worker.work()
+    supervisor.work()
     url = f"/v1/solves/{job['id']}/result.npz"
     whole = ada.get(url)
     tag = whole.headers["etag"]
@@ -103,10 +105,10 @@ def test_same_idempotency_key_twice_is_one_solve(ada: httpx.Client, bob: httpx.C
 
 
 def test_same_request_again_is_answered_from_what_is_known(
-    ada: httpx.Client, bob: httpx.Client, worker: Supervisor
+    ada: httpx.Client, bob: httpx.Client, supervisor: Supervisor
 ) -> None:
     first = ada.post("/v1/solves", json=SMALL).json()
-    worker.work()
+    supervisor.work()
     again = bob.post("/v1/solves", json=SMALL | {"name": "other name"}).json()
     assert (again["status"], again["cached"]) == ("succeeded", True)
     results = [c.get(f"/v1/solves/{j['id']}/result").json() for c, j in ((ada, first), (bob, again))]
@@ -116,7 +118,7 @@ def test_same_request_again_is_answered_from_what_is_known(
     assert ada.post("/v1/solves", json=SMALL | {"reuse": False}).json()["status"] == "queued"
 
 
-def test_cancel_and_delete(ada: httpx.Client, worker: Supervisor) -> None:
+def test_cancel_and_delete(ada: httpx.Client, supervisor: Supervisor) -> None:
     job = ada.post("/v1/solves", json=SMALL).json()
     url = f"/v1/solves/{job['id']}"
     refused = ada.delete(url)
@@ -124,16 +126,16 @@ def test_cancel_and_delete(ada: httpx.Client, worker: Supervisor) -> None:
     for _ in range(2):
         cancelled = ada.post(f"{url}/cancel")
         assert (cancelled.status_code, cancelled.json()["status"]) == (202, "cancelled")
-    assert worker.work() == 0
+    assert supervisor.work() == 0
     no_result = ada.get(f"{url}/result")
     assert (no_result.status_code, no_result.json()["code"]) == (404, "no_result")
     assert ada.delete(url).status_code == 204
     assert ada.get(url).status_code == 404
 
 
-def test_deleting_removes_the_files(ada: httpx.Client, worker: Supervisor, settings) -> None:
+def test_deleting_removes_the_files(ada: httpx.Client, supervisor: Supervisor, settings) -> None:
     job = ada.post("/v1/solves", json=SMALL).json()
-    worker.work()
+    supervisor.work()
     results = settings.artifacts / "results"
     assert len(list(results.glob(f"{job['id']}.*"))) == 1
     ada.delete(f"/v1/solves/{job['id']}")
@@ -141,10 +143,10 @@ def test_deleting_removes_the_files(ada: httpx.Client, worker: Supervisor, setti
 
 
 def test_result_after_retention_answers_410(
-    ada: httpx.Client, worker: Supervisor, store: JobStore, redis_client
+    ada: httpx.Client, supervisor: Supervisor, store: JobStore, redis_client
 ) -> None:
     job = ada.post("/v1/solves", json=SMALL).json()
-    worker.work()
+    supervisor.work()
     redis_client.zadd("dmft:expiring", {job["id"]: 1})
     store.reap()
     answer = ada.get(f"/v1/solves/{job['id']}/result")
@@ -168,9 +170,9 @@ def parse(stream: str) -> list[dict[str, str]]:
     return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]
 
 
-def test_events_up_to_the_final_status_and_resumed(ada: httpx.Client, worker: Supervisor) -> None:
+def test_events_up_to_the_final_status_and_resumed(ada: httpx.Client, supervisor: Supervisor) -> None:
     job = ada.post("/v1/solves", json=SMALL).json()
-    worker.work()
+    supervisor.work()
     url = f"/v1/solves/{job['id']}/events"
     answer = ada.get(url)
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -186,8 +188,8 @@ def test_events_up_to_the_final_status_and_resumed(ada: httpx.Client, worker: Su
     assert (bad.status_code, bad.json()["errors"][0]["loc"]) == (422, ["header", "Last-Event-ID"])
 
 
-def test_prefer_wait(ada: httpx.Client, worker: Supervisor) -> None:
-    thread = threading.Timer(0.3, worker.work)
+def test_prefer_wait(ada: httpx.Client, supervisor: Supervisor) -> None:
+    thread = threading.Timer(0.3, supervisor.work)
     thread.start()
     answer = ada.post("/v1/solves", json=SMALL, headers={"Prefer": "wait=5"})
     thread.join()
@@ -197,7 +199,7 @@ def test_prefer_wait(ada: httpx.Client, worker: Supervisor) -> None:
     assert (waited.status_code, waited.json()["status"]) == (202, "queued")
 
 
-def test_uploaded_data_is_solved_like_given_data(ada: httpx.Client, worker: Supervisor) -> None:
+def test_uploaded_data_is_solved_like_given_data(ada: httpx.Client, supervisor: Supervisor) -> None:
     inputs = np.random.default_rng(0).normal(size=(6, 5))
     targets = np.sign(inputs[:, 0])
     buffer = io.BytesIO()
@@ -215,7 +217,7 @@ def test_uploaded_data_is_solved_like_given_data(ada: httpx.Client, worker: Supe
     results = []
     for data in ({"dataset_id": first.json()["id"]}, given):
         job = ada.post("/v1/solves", json=SMALL | {"data": data}).json()
-        worker.work()
+        supervisor.work()
         result = ada.get(f"/v1/solves/{job['id']}/result").json()
         results.append([result[key] for key in ("loss", "predictions", "test_loss", "test_predictions")])
     assert results[0] == results[1]

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from jobs.artifacts import RESULT_JSON, RESULT_NPZ, Artifacts
 from jobs.errors import ArtifactMissing
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Artifacts:
+    return Artifacts(tmp_path)
 
 
 def test_only_a_complete_attempt_is_sealed(artifacts: Artifacts) -> None:

@@ -16,7 +16,7 @@ from jobs.embedded_redis import EmbeddedRedis
 from jobs.store import JobStore
 from tests import waiting
 from tests.conftest import slow_request, small_request
-from tests.worker.conftest import Background, WatchedPool
+from tests.serving import Background, WatchedPool
 from worker.solver import SolverPool
 from worker.supervisor import Supervisor
 
@@ -161,7 +161,7 @@ def test_a_holder_that_lost_its_lease_stops_and_leaves_no_result(
         (folder / file).write_text("the other worker's")
     store.finish(other, JobStatus.SUCCEEDED, artifact=name)
     assert store.artifact(job.id) == name
-    assert [path.name for path in folder.parent.iterdir()] == [name]
+    assert [path.name for path in folder.parent.glob(f"{job.id}.*")] == [name]
 
 
 def test_long_silence_of_the_solver_does_not_lose_the_lease(

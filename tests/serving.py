@@ -1,4 +1,4 @@
-"""The real application over a real Redis, with three users."""
+"""A running API and supervisors with real solver processes, for the tests of all that stands on them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from jobs.embedded_redis import EmbeddedRedis
 from jobs.keys import KeyStore
 from jobs.settings import Settings
 from jobs.store import JobStore
-from tests.worker.conftest import WatchedPool
-from tests.worker.conftest import pool as pool
+from worker.solver import SolverPool, SolverProcess
 from worker.supervisor import Supervisor
 
 MAX_BODY_BYTES = 200_000
@@ -31,22 +30,62 @@ SMALL = {
 }
 
 
+class WatchedPool(SolverPool):
+    """A pool that tells which solver it lent last."""
+
+    last: SolverProcess | None = None
+
+    def acquire(self) -> SolverProcess:
+        self.last = super().acquire()
+        return self.last
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[WatchedPool]:
+    pool = WatchedPool()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def supervisor(store: JobStore, artifacts: Artifacts, pool: WatchedPool, settings: Settings) -> Supervisor:
+    return Supervisor(store, artifacts, pool, settings, "test-worker")
+
+
+class Background:
+    """`supervisor.work()` in a thread; joined at the end of the test."""
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+        self._supervisors: list[Supervisor] = []
+
+    def work(self, supervisor: Supervisor) -> threading.Thread:
+        thread = threading.Thread(target=supervisor.work)
+        thread.start()
+        self._threads.append(thread)
+        self._supervisors.append(supervisor)
+        return thread
+
+    def end(self) -> None:
+        for supervisor in self._supervisors:
+            supervisor.draining.set()
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    background = Background()
+    yield background
+    background.end()
+
+
 @pytest.fixture
 def keys(redis_client: redis.Redis) -> dict[str, str]:
     """API keys of two users and an admin."""
     store = KeyStore(redis_client)
     return {"ada": store.create("ada"), "bob": store.create("bob"), "root": store.create("root", "admin")}
-
-
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture
-def settings(settings: Settings, data_dir: Path) -> Settings:
-    """Those of the running API."""
-    return settings.model_copy(update={"data_dir": data_dir})
 
 
 @pytest.fixture(scope="session")
@@ -100,9 +139,3 @@ def bob(connect_as: Callable[[str | None], httpx.Client], keys: dict[str, str]) 
 @pytest.fixture
 def root(connect_as: Callable[[str | None], httpx.Client], keys: dict[str, str]) -> httpx.Client:
     return connect_as(keys["root"])
-
-
-@pytest.fixture
-def worker(store: JobStore, artifacts: Artifacts, pool: WatchedPool, settings: Settings) -> Supervisor:
-    """`worker.work()` solves all that is queued."""
-    return Supervisor(store, artifacts, pool, settings, "test-worker")
