@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import table
-from cli.main import CommandError
+from cli.errors import CommandError
 from cli.server import LocalServer
 from dmft_client import Client, ClientError, Result
 from dmft_client.plots import compare_figure

@@ -7,7 +7,7 @@ import argparse
 import redis
 
 from cli import options
-from cli.main import CommandError
+from cli.errors import CommandError
 from cli.server import embedded_url
 from jobs.connection import connect
 from jobs.keys import KeyStore

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
+from cli.errors import CommandError
+
 COMMANDS = {
     "serve": "a server on this machine: Redis, worker and API in one command",
     "api": "the API alone, for deployments",
@@ -18,10 +20,6 @@ COMMANDS = {
 """Each is a module of this package with `configure(parser)` and `run(arguments)`."""
 
 INTERRUPTED = 130
-
-
-class CommandError(Exception):
-    """Something the user can put right; printed without a traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

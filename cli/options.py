@@ -6,7 +6,7 @@ import argparse
 
 from pydantic import ValidationError
 
-from cli.main import CommandError
+from cli.errors import CommandError
 from dmft_schema.refusal import field_errors, in_one_line
 from jobs.settings import Settings
 

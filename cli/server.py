@@ -18,7 +18,7 @@ import httpx
 import redis
 
 from cli import options, worker
-from cli.main import CommandError
+from cli.errors import CommandError
 from dmft_client.discovery import SERVER_FILE, pointer_file
 from jobs.connection import connect
 from jobs.embedded_redis import EmbeddedRedis, EmbeddedRedisError, die_with_parent

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cli import table
-from cli.main import CommandError
+from cli.errors import CommandError
 from dmft_client import Client, ClientError, InvalidRequest
 from dmft_schema import SolveRequest
 from dmft_schema.refusal import problem_of

@@ -91,6 +91,7 @@ def slow_request(**changes: object) -> SolveRequest:
             "training": {"steps": 100_000, "learning_rate": 0.001},
             "method": {"name": "finite_width", "width": 64, "ensemble": 1},
             "outputs": {"kernels": []},
+            "reuse": False,
             **changes,
         }
     )

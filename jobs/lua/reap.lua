@@ -9,7 +9,10 @@ if redis.call('GET', 'dmft:run_id') ~= ARGV[1] then
   end
 end
 local expired = redis.call('ZRANGEBYSCORE', 'dmft:leases', 0, now)
+local files = {}
 for _, id in ipairs(expired) do
+  -- Whatever the lost attempt wrote is nobody's: only a final transition makes files count.
+  files[#files + 1] = id .. '.' .. redis.call('HGET', job_key(id), 'epoch')
   attempt_failed(id, ARGV[5], tonumber(ARGV[3]), tonumber(ARGV[4]))
 end
 local waiting = 0
@@ -21,6 +24,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'dmft:expiring', 0, now, 'LIMIT'
   redis.call('ZREM', 'dmft:expiring', id)
   redis.call('HSET', job_key(id), 'expired', 1)
   local artifact = unref(id)
-  if artifact ~= '' then answer[#answer + 1] = artifact end
+  if artifact ~= '' then files[#files + 1] = artifact end
 end
+for _, name in ipairs(files) do answer[#answer + 1] = name end
 return answer

@@ -114,7 +114,8 @@ def test_expired_lease_requeues_and_fences_the_old_holder(store: JobStore, redis
     store.reap()  # notes the server's run id
     stale = claimed(store, "frozen")
     expire_lease(redis_client, job.id)
-    assert store.reap().expired == 1
+    reaped = store.reap()
+    assert (reaped.expired, reaped.artifacts) == (1, [f"{job.id}.{stale.epoch}"])
     assert store.get(job.id).status == "queued"
     fresh = claimed(store, "healthy")
     assert fresh.epoch != stale.epoch
