@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.linalg import lapack
 from torch import Tensor
 
 
@@ -41,6 +42,19 @@ def mean_factor(factors: np.ndarray) -> np.ndarray:
     """A factor [..., R k] of the mean over replicas of the kernels with factors [R, ..., k]."""
     replicas = factors.shape[0]
     return np.moveaxis(factors, 0, -2).reshape(*factors.shape[1:-1], -1) / replicas**0.5
+
+
+def factor_of(kernel: np.ndarray, relative_error: float) -> np.ndarray:
+    """A factor [n, k] of a positive semidefinite kernel [n, n], by Cholesky with pivots.
+
+    Args:
+        kernel: [n, n].
+        relative_error: largest error allowed in an entry, relative to the largest.
+    """
+    lower, pivots, rank, _ = lapack.dpstrf(kernel, tol=relative_error * kernel.diagonal().max(), lower=1)
+    factor = np.empty((len(kernel), max(rank, 1)))
+    factor[pivots - 1] = np.tril(lower)[:, : max(rank, 1)]
+    return factor
 
 
 def compress(factor: np.ndarray, relative_error: float) -> np.ndarray:

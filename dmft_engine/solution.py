@@ -194,9 +194,7 @@ def _trajectory_arrays(problem: Problem, solution: Solution) -> Arrays:
             arrays[f"{prefix}predictions_standard_error"] = squeeze(error)
         if targets is None:
             return
-        loss = (
-            LOSSES[training.loss].reported(torch.from_numpy(f), torch.from_numpy(np.asarray(targets))).numpy()
-        )
+        loss = LOSSES[training.loss].reported(torch.tensor(f), torch.tensor(targets)).numpy()
         arrays[f"{prefix}loss"] = loss.mean(0)
         error = standard_error(loss)
         if error is not None:

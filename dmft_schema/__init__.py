@@ -16,6 +16,7 @@ from dmft_schema.kernels import kernel_layers, kernel_slice
 from dmft_schema.request import (
     DmftMethod,
     FiniteWidthMethod,
+    LinearMethod,
     Network,
     Outputs,
     SolveRequest,
@@ -39,6 +40,7 @@ __all__ = [
     "JobPage",
     "JobStatus",
     "KernelData",
+    "LinearMethod",
     "Network",
     "Outputs",
     "ProblemDetail",

@@ -99,6 +99,14 @@ class StaticNtkMethod(StrictModel):
     dtype: DtypeName = "float64"
 
 
+class LinearMethod(StrictModel):
+    """Deep linear networks, exactly, by the algebraic equations of theory section 4."""
+
+    name: Literal["linear"]
+    readout: ReadoutName = "exact"
+    dtype: Literal["float64"] = "float64"
+
+
 class FiniteWidthMethod(StrictModel):
     """An ensemble of dense networks of one width, trained as they are."""
 
@@ -111,8 +119,10 @@ class FiniteWidthMethod(StrictModel):
     dtype: DtypeName = "float32"
 
 
-Method = Annotated[DmftMethod | StaticNtkMethod | FiniteWidthMethod, Field(discriminator="name")]
-METHODS = (DmftMethod, StaticNtkMethod, FiniteWidthMethod)
+Method = Annotated[
+    DmftMethod | LinearMethod | StaticNtkMethod | FiniteWidthMethod, Field(discriminator="name")
+]
+METHODS = (DmftMethod, LinearMethod, StaticNtkMethod, FiniteWidthMethod)
 
 
 class Outputs(StrictModel):
@@ -166,6 +176,11 @@ class SolveRequest(StrictModel):
             raise ValueError(
                 "network.gamma0 must be above 0 for method finite_width: a finite network's output "
                 "is divided by gamma0. Use static_ntk for the lazy limit, or a small gamma0"
+            )
+        if self.method.name == "linear" and self.network.activation != "linear":
+            raise ValueError(
+                f"method linear solves networks with activation linear, not {self.network.activation}; "
+                "use dmft for others"
             )
         if isinstance(self.outputs.kernel_times, list):
             if not self.outputs.kernel_times:

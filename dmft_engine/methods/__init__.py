@@ -1,4 +1,4 @@
-"""One class for each method, with one `solve`. One entry in METHODS adds one."""
+"""One class for each method, with one `run`. One entry in METHODS adds one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from dmft_engine.gradient_descent import Reporter
 from dmft_engine.methods.dmft import Dmft
 from dmft_engine.methods.finite_width import FiniteWidth
+from dmft_engine.methods.linear import Linear
 from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.problem import Problem
 from dmft_engine.solution import Solution
@@ -38,6 +39,7 @@ class Method(Protocol):
 
 METHODS: dict[str, type[Any]] = {
     "dmft": Dmft,
+    "linear": Linear,
     "static_ntk": StaticNtk,
     "finite_width": FiniteWidth,
 }

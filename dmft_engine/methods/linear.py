@@ -1,0 +1,107 @@
+"""Deep linear networks by their algebraic equations: exact, no sampling (theory section 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dmft_engine.algebraic import LinearTheory
+from dmft_engine.gradient_descent import Reporter, check_convergent
+from dmft_engine.initialisation import joint_kernel
+from dmft_engine.kernel_record import factor_of
+from dmft_engine.losses import LOSSES
+from dmft_engine.methods.static_ntk import StaticNtk
+from dmft_engine.problem import Problem
+from dmft_engine.solution import Solution
+from dmft_schema import LinearMethod
+
+FACTOR_ERROR = 1e-13
+"""Largest error of a kernel entry written in factored form, relative to the largest entry."""
+
+
+class Linear:
+    """Deterministic, in float64."""
+
+    def __init__(self, problem: Problem, device: str) -> None:
+        if not isinstance(problem.method, LinearMethod):
+            raise TypeError("Linear needs a LinearMethod")
+        self._problem = problem
+        self._device = device
+        self._readout = problem.method.readout
+        self._lazy = StaticNtk(problem, device) if problem.network.gamma0 == 0 else None
+        self._theory: LinearTheory | None = None
+        self._predictions: list[torch.Tensor] = []
+        self._ntk: list[torch.Tensor] = []
+
+    @property
+    def work(self) -> int:
+        return self._problem.training.steps
+
+    def run(self, reporter: Reporter) -> None:
+        if self._lazy is not None:
+            return self._lazy.run(reporter)
+        problem, training = self._problem, self._problem.training
+        points, gamma0 = problem.data.points, problem.network.gamma0
+        kernel = joint_kernel(problem, self._device)
+        targets = torch.tensor(problem.data.targets, device=self._device)
+        loss = LOSSES[training.loss]
+        rate = training.learning_rate / points
+        kernel_steps = set(problem.kernel_steps.tolist()) if "ntk" in problem.outputs.kernels else set()
+        theory = LinearTheory(kernel, problem.network.depth, training.steps, problem.data.outputs)
+        self._theory = theory
+        f = torch.zeros(len(kernel), problem.data.outputs).to(kernel)
+        initial = 1.0
+        for step in range(training.steps):
+            correlation = theory.step()
+            if self._readout == "exact":
+                # f = <w phi(h^L)> / gamma0
+                f = correlation / gamma0
+            current = float(loss.reported(f[:points], targets))
+            initial = current if step == 0 else initial
+            check_convergent(current, initial, step, training.learning_rate)
+            self._predictions.append(f)
+            if step in kernel_steps:
+                self._ntk.append(theory.ntk()[:points, :, :points])
+            reporter.step("training", current)
+            errors = torch.zeros_like(f)
+            errors[:points] = loss.errors(f[:points], targets)
+            if self._readout == "ntk":
+                # f(t+1) = f(t) + (eta / P) K(t, t) Delta(t)
+                f = f + rate * torch.einsum("acbd,bd->ac", theory.ntk(), errors)
+            theory.advance(gamma0 * rate * errors)
+
+    def solution(self) -> Solution | None:
+        if self._lazy is not None:
+            solution = self._lazy.solution()
+            if solution is not None:
+                solution.notes.append("gamma0 = 0 is the lazy limit: solved by static_ntk.")
+            return solution
+        if self._theory is None or not self._predictions:
+            return None
+        problem, layers = self._problem, self._theory.layers
+        reached = len(self._predictions)
+        steps = np.array([step for step in problem.kernel_steps if step < reached])
+        points, wanted = problem.data.points, problem.outputs.kernels
+
+        def phi(kernel: NDArray) -> NDArray:
+            factor = _factor(kernel, len(self._predictions[0]), steps)
+            return factor[None, :, :points, None]
+
+        def g(kernel: NDArray) -> NDArray:
+            factor = _factor(kernel, problem.data.outputs, steps)[None, :, None]
+            return np.broadcast_to(factor, (1, len(steps), points, *factor.shape[3:]))
+
+        return Solution(
+            predictions=torch.stack(self._predictions)[None].cpu().numpy(),
+            kernel_steps=steps.tolist(),
+            phi=[phi(layer.h.all.cpu().numpy()) for layer in layers] if "phi" in wanted else [],
+            g=[g(layer.g.all.cpu().numpy()) for layer in layers] if "g" in wanted else [],
+            ntk=torch.stack(self._ntk).cpu().numpy() if self._ntk else None,
+        )
+
+
+def _factor(kernel: NDArray, size: int, steps: NDArray) -> NDArray:
+    """[K, size, k] of a kernel [T size, T size] at the given steps."""
+    rows = (steps[:, None] * size + np.arange(size)).ravel()
+    return factor_of(kernel[np.ix_(rows, rows)], FACTOR_ERROR).reshape(len(steps), size, -1)
