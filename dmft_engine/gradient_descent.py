@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from dmft_engine.errors import Diverged
 from dmft_engine.losses import LOSSES
 from dmft_engine.networks import ARCHITECTURES, propagate
 from dmft_engine.problem import Problem
+from dmft_engine.subspace import NotFinite
 from dmft_engine.trajectory import Trajectory
 from dmft_engine.weights import Weights
 from dmft_schema import Progress
@@ -108,7 +110,10 @@ def train(
     initial_loss = 1.0
     f = None
     for step in range(problem.training.steps):
-        fields = propagate(forward, activation, weights, gradient_points)
+        try:
+            fields = propagate(forward, activation, weights, gradient_points)
+        except NotFinite:
+            raise diverged(math.inf, initial_loss, step, problem.training.learning_rate) from None
         if initial_output is None:
             initial_output = fields.output
             f = torch.zeros_like(fields.output)
@@ -137,7 +142,12 @@ def check_convergent(loss: float, initial: float, step: int, learning_rate: floa
     """Raise Diverged if the loss is not finite or has exploded since the start."""
     if loss <= DIVERGED_LOSS * max(initial, 1.0):  # false for NaN, too
         return
-    raise Diverged(
+    raise diverged(loss, initial, step, learning_rate)
+
+
+def diverged(loss: float, initial: float, step: int, learning_rate: float) -> Diverged:
+    """The error of a training run whose loss has exploded."""
+    return Diverged(
         f"training diverged at step {step}: the loss is {loss:.3g} (it began at {initial:.3g})",
         f"Lower training.learning_rate (now {learning_rate:g}), for example to {learning_rate / 4:g}.",
         step,

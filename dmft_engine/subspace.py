@@ -31,6 +31,10 @@ class Rows:
         self.size = needed
 
 
+class NotFinite(Exception):
+    """A field has left the numbers that its dtype can square."""
+
+
 class Subspace:
     """Orthonormal rows that span, within a tolerance, every field shown so far.
 
@@ -75,6 +79,9 @@ class Subspace:
 
         Returns:
             Its coordinates [R, P, k], and the directions [R, n, S] that had to join, if any.
+
+        Raises:
+            NotFinite: the field is not finite, or its square is not.
         """
         coordinates = self.coordinates(field)
         squared = field.square().sum(-1)
@@ -82,6 +89,8 @@ class Subspace:
         outside = (squared - coordinates.square().sum(-1)).sum(-1)
         before = self.size
         if not (self._cheap_check and bool((outside <= limit).all())):
+            if not bool(limit.isfinite().all()):
+                raise NotFinite
             coordinates, outside = self._extend(field, coordinates, limit)
         self.dropped = self.tolerance * float((outside / limit).max().clamp_min(0).sqrt())
         self.latest.append(coordinates)
