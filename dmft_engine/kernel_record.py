@@ -29,13 +29,17 @@ class FactoredKernel:
         padded = [torch.nn.functional.pad(block, (0, width - block.shape[-1])) for block in coordinates]
         self._columns.append(torch.stack(padded, dim=2))
 
-    def factors(self) -> Tensor:
-        """[R, K, P, C, k]: each replica's kernel is factor factor^T. K is the number of times."""
-        width = self._columns[-1].shape[-1]
-        stacked = torch.stack(
-            [torch.nn.functional.pad(c, (0, width - c.shape[-1])) for c in self._columns], dim=1
-        )
-        return stacked * self._samples**-0.5
+    def take_factors(self) -> Tensor:
+        """[R, K, P, C, k]: each replica's kernel is factor factor^T. K is the number of times.
+
+        The record is empty afterwards: of a long solve, it is most of the memory.
+        """
+        replicas, points, outputs, width = self._columns[-1].shape
+        stacked = self._columns[-1].new_zeros(replicas, len(self._columns), points, outputs, width)
+        for time, column in enumerate(self._columns):
+            stacked[:, time, ..., : column.shape[-1]] = column
+        self._columns.clear()
+        return stacked.mul_(self._samples**-0.5)
 
 
 def mean_factor(factors: np.ndarray) -> np.ndarray:
@@ -65,10 +69,12 @@ def compress(factor: np.ndarray, relative_error: float) -> np.ndarray:
         relative_error: largest error allowed in a diagonal entry (and so, by Cauchy-Schwarz, in any
             entry), relative to the largest diagonal entry.
     """
-    flat = factor.reshape(-1, factor.shape[-1]).astype(np.float64)
-    _, vectors = np.linalg.eigh(flat.T @ flat)
-    rotated = flat @ vectors[:, ::-1]
+    flat = factor.reshape(-1, factor.shape[-1])
+    _, vectors = np.linalg.eigh((flat.T @ flat).astype(np.float64))
+    rotated = flat @ vectors[:, ::-1].astype(factor.dtype)
     # Error of dropping columns k'.. in each diagonal entry.
-    tail = np.cumsum(np.square(rotated)[:, ::-1], axis=1)[:, ::-1].max(axis=0)
-    kept = max(1, int((tail > relative_error * tail[0]).sum()))
-    return rotated[:, :kept].astype(factor.dtype).reshape(*factor.shape[:-1], kept)
+    tail = np.square(rotated[:, ::-1])
+    np.cumsum(tail, axis=1, out=tail)
+    worst = tail.max(axis=0)[::-1]
+    kept = max(1, int((worst > relative_error * worst[0]).sum()))
+    return np.ascontiguousarray(rotated[:, :kept]).reshape(*factor.shape[:-1], kept)

@@ -41,6 +41,7 @@ class Solution:
         g: by layer, factors [R, K, A, C, k].
         ntk: [K, P, C, P, C] mean over members, or None.
         ntk_standard_error: the same shape, or None.
+        kernel_resolution: error of a kernel entry relative to the largest that is left in them anyway.
         delay: [T], truncation as a delay in learning time (methods/dmft.py), or None.
         basis_sizes, samples, replicas, seed, notes: for the diagnostics.
     """
@@ -51,6 +52,7 @@ class Solution:
     g: list[NDArray]
     ntk: NDArray | None = None
     ntk_standard_error: NDArray | None = None
+    kernel_resolution: float = 1e-13
     delay: NDArray | None = None
     basis_sizes: dict[str, int] = field(default_factory=dict)
     samples: int | None = None
@@ -213,22 +215,24 @@ def _trajectory_arrays(problem: Problem, solution: Solution) -> Arrays:
 def _kernel_arrays(problem: Problem, solution: Solution) -> Arrays:
     points = problem.data.points
     times = len(solution.kernel_steps)
-    relative_error = 1e-6 if problem.method.dtype == "float32" else 1e-13
+    rounding = 1e-6 if problem.method.dtype == "float32" else 1e-13
+    resolution = max(solution.kernel_resolution, rounding)
     arrays: Arrays = {"kernel_times": np.array(solution.kernel_steps)}
     for name, layers in (("phi", solution.phi), ("g", solution.g)):
-        for layer, members in enumerate(layers, start=1):
-            members = members[:, :, :points]
+        for layer in range(1, len(layers) + 1):
+            # Taken out one by one: of a long solve, they are most of the memory.
+            members = layers.pop(0)[:, :, :points]
             dense = times * points * members.shape[3] <= MAX_KERNEL_ENTRIES
             if members.shape[3] == 1:
                 members = members[:, :, :, 0]
-            factor = compress(mean_factor(members), relative_error)
+            factor = mean_factor(members)
             if dense:
                 arrays[f"{name}_{layer}"] = np.tensordot(factor, factor, axes=(-1, -1))
                 equal_time = members @ members.mT if members.ndim == 4 else None
                 if equal_time is not None and len(members) > 1:
                     arrays[f"{name}_{layer}_standard_error"] = _error(equal_time)
             else:
-                arrays[f"{name}_{layer}_factor"] = factor
+                arrays[f"{name}_{layer}_factor"] = compress(factor, resolution)
     if solution.ntk is not None:
         one_output = problem.data.outputs == 1
         arrays["ntk"] = solution.ntk[:, :, 0, :, 0] if one_output else solution.ntk

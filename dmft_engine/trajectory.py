@@ -81,11 +81,12 @@ class Trajectory:
             self.ntk_squares.append(ntk.square().sum(0).permute(1, 0, 3, 2))
 
     def solution(self, problem: Problem) -> Solution:
+        """What was recorded, which this trajectory forgets."""
         return self.merge([self], problem)
 
     @staticmethod
     def merge(runs: list[Trajectory], problem: Problem) -> Solution:
-        """Runs of the same length as one set of members."""
+        """Runs of the same length as one set of members; their kernels are moved, not copied."""
         predictions = np.concatenate([torch.stack(run.predictions, dim=1).cpu().numpy() for run in runs])
         ntk = ntk_error = None
         if runs[0].ntk_sum:
@@ -104,8 +105,11 @@ def _merged(kernels: list[list[FactoredKernel]]) -> list[NDArray]:
     """Factors [R, K, P, C, k] by layer, the runs' members one after another."""
     merged = []
     for layer in zip(*kernels, strict=True):
-        factors = [kernel.factors().cpu().numpy() for kernel in layer if kernel.recorded]
+        factors = [kernel.take_factors().cpu().numpy() for kernel in layer if kernel.recorded]
         if not factors:
+            continue
+        if len(factors) == 1:
+            merged.append(factors[0])
             continue
         width = max(factor.shape[-1] for factor in factors)
         no_padding = [(0, 0)] * 4

@@ -26,6 +26,10 @@ what that basis dropped and its square. Calibrated on deep linear networks, whic
 smallest round numbers that bound every error found. docs/accuracy.md has the table."""
 
 
+KERNEL_RESOLUTION = 0.3
+"""Error of kernels written as factors, over what truncation leaves out of them: tolerance squared."""
+
+
 class Dmft:
     """Solves the limit itself; errors by replicas and by the norms dropped."""
 
@@ -112,6 +116,8 @@ class Dmft:
         dropped = np.array(self._trajectory.dropped).reshape(len(self._trajectory.dropped), -1)
         slowed = (DELAY_PER_DROPPED * dropped + DELAY_PER_DROPPED_SQUARED * dropped**2).sum(axis=1)
         solution.delay = self._problem.training.learning_rate * (np.cumsum(slowed) - slowed)
+        # What the bases leave out of a field is at most the tolerance, relative to the longest.
+        solution.kernel_resolution = KERNEL_RESOLUTION * self._method.tolerance**2
         solution.basis_sizes = self._basis_sizes
         solution.samples = self._samples
         solution.replicas = self._method.replicas

@@ -214,7 +214,9 @@ def test_long_solves_write_factors(method: str, monkeypatch: pytest.MonkeyPatch)
     assert "phi_1" not in factored
     for name in ("phi", "g"):
         expected = kernel_slice(whole, name, 2, 3, 7)
-        np.testing.assert_allclose(kernel_slice(factored, name, 2, 3, 7), expected, rtol=1e-4, atol=1e-5)
+        # Compressed to 0.3 tolerance^2 of the largest entry (dmft), or to rounding.
+        atol = 3e-5 * np.abs(whole[f"{name}_2"]).max()
+        np.testing.assert_allclose(kernel_slice(factored, name, 2, 3, 7), expected, rtol=1e-5, atol=atol)
 
 
 def test_schema_capabilities_and_engine_are_the_same_set() -> None:
