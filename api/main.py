@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from api import problems
 from api.auth import check_every_route
@@ -31,7 +32,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         await services.streams.aclose()
 
-    app = FastAPI(
+    # FastAPI's own reference page loads its scripts from the internet, which a lab server may not reach.
+    app = FastAPIOffline(
         title="dmft-service",
         version=server.VERSION,
         description="Dynamical mean-field theory of wide neural networks, solved over HTTP.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +49,19 @@ def test_a_solve_from_request_to_result(client: Client, tmp_path: Path) -> None:
     result.save(tmp_path / "result.npz")
     with np.load(tmp_path / "result.npz") as arrays:
         assert arrays["phi_1"].shape == (30, 10, 30, 10)
+
+
+def test_the_example_of_the_readme(server: Server, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Pasted, it prints what the README says that it prints, ids aside."""
+    monkeypatch.setenv("DMFT_DATA_DIR", str(server.data_dir))
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    code, rest = readme.split("<!-- example -->\n```python\n")[1].split("```\n", 1)
+    expected = [line.strip() for line in rest.strip().split("\n\n")[0].splitlines()]
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert [re.sub(r"s_\w+", "ID", line) for line in printed] == [
+        re.sub(r"s_\w+", "ID", line) for line in expected
+    ]
 
 
 def test_worker_killed_in_mid_solve(server: Server, client: Client) -> None:
