@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -57,7 +58,9 @@ def test_the_example_of_the_readme(server: Server, monkeypatch: pytest.MonkeyPat
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     code, rest = readme.split("<!-- example -->\n```python\n")[1].split("```\n", 1)
     expected = [line.strip() for line in rest.strip().split("\n\n")[0].splitlines()]
-    exec(compile(code, "README.md", "exec"), {})
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    names["client"].close()
     printed = capsys.readouterr().out.splitlines()
     assert [re.sub(r"s_\w+", "ID", line) for line in printed] == [
         re.sub(r"s_\w+", "ID", line) for line in expected
