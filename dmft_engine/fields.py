@@ -7,6 +7,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dmft_schema import Network
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Standard deviations of the parameters at initialisation.
+
+    Attributes:
+        weights: sigma_0 .. sigma_L.
+        bias: sigma_b.
+    """
+
+    weights: tuple[float, ...]
+    bias: float
+
+    @classmethod
+    def of(cls, network: Network) -> Scales:
+        return cls(tuple(network.weight_scales or [1.0] * (network.depth + 1)), network.bias_scale)
+
 
 @dataclass(frozen=True)
 class Fields:
@@ -14,12 +33,14 @@ class Fields:
 
     phi: activations phi(h^l) for l = 1..L, each [R, P, S].
     g: gradients g^l = sqrt(N) d(gamma f)/dh^l for l = 1..L, each [R, C, P, S].
-    output: gamma0 N f = w . phi(h^L), [R, P, C].
+    output: gamma0 N f = sigma_L w . phi(h^L), [R, P, C].
+    scales: of the weights that made them.
     """
 
     phi: list[Tensor]
     g: list[Tensor]
     output: Tensor
+    scales: Scales
 
     def phi_gram(self, layer: int) -> Tensor:
         """Phi^l(t, t) [R, P, P], l = 1..L."""
@@ -37,9 +58,12 @@ class Fields:
         return (flat @ flat.mT / g.shape[-1]).unflatten(2, g.shape[1:3]).unflatten(1, g.shape[1:3])
 
     def ntk(self, input_kernel: Tensor) -> Tensor:
-        """K(t, t) = sum_{l=0..L} G^{l+1} Phi^l, [R, C, P, C, P] (theory section 1)."""
-        depth = len(self.phi)
-        total = self.g_gram(1) * input_kernel[None, None, :, None, :]
-        for layer in range(1, depth + 1):
-            total = total + self.g_gram(layer + 1) * self.phi_gram(layer)[:, None, :, None, :]
+        """K(t, t) = sum_{l=0..L} sigma_l^2 G^{l+1} Phi^l + sum_{l<L} sigma_b^2 G^{l+1}, [R, C, P, C, P]."""
+        variances = [sigma**2 for sigma in self.scales.weights]
+        bias = self.scales.bias**2
+        total = self.g_gram(1) * (variances[0] * input_kernel + bias)[None, None, :, None, :]
+        for layer in range(1, len(self.phi) + 1):
+            own_bias = bias if layer < len(self.phi) else 0.0
+            inner = variances[layer] * self.phi_gram(layer) + own_bias
+            total = total + self.g_gram(layer + 1) * inner[:, None, :, None, :]
         return total

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dmft_engine.activations import Activation
+from dmft_engine.fields import Scales
 
 QUADRATURE_NODES = 64
 _CHUNK_ENTRIES = 4_000_000
@@ -56,32 +57,40 @@ class InitialKernels:
     Attributes:
         phi: Phi^l for l = 0..L, each [P, P]; phi[0] is K^x.
         g: G^l for l = 1..L+1, each [P, P]; g[-1] is all ones.
+        scales: sigma_0 .. sigma_L and sigma_b.
     """
 
     phi: list[Tensor]
     g: list[Tensor]
+    scales: Scales
 
     @property
     def ntk(self) -> Tensor:
-        """K = sum_{l=0..L} G^{l+1} Phi^l, [P, P]."""
-        return torch.stack([g * phi for g, phi in zip(self.g, self.phi, strict=True)]).sum(0)
+        """K = sum_{l=0..L} sigma_l^2 G^{l+1} Phi^l + sum_{l<L} sigma_b^2 G^{l+1}, [P, P]."""
+        depth = len(self.phi) - 1
+        terms = [
+            g * (sigma**2 * phi + (self.scales.bias**2 if layer < depth else 0.0))
+            for layer, (g, phi, sigma) in enumerate(zip(self.g, self.phi, self.scales.weights, strict=True))
+        ]
+        return torch.stack(terms).sum(0)
 
 
-def initial_kernels(activation: Activation, depth: int, input_kernel: Tensor) -> InitialKernels:
-    """Phi^l = <phi phi> under GP(0, Phi^{l-1});  G^l = G^{l+1} <phi' phi'> (paper, section 5).
+def initial_kernels(activation: Activation, input_kernel: Tensor, scales: Scales) -> InitialKernels:
+    """Phi^l = <phi phi> under GP(0, sigma_{l-1}^2 Phi^{l-1} + sigma_b^2) and
+    G^l = sigma_l^2 G^{l+1} <phi' phi'> (paper, section 5, where all sigma_l are 1 and sigma_b is 0).
 
     Args:
         activation: phi.
-        depth: number of hidden layers L.
         input_kernel: [P, P], K^x.
+        scales: sigma_0 .. sigma_L and sigma_b.
     """
     phi = [input_kernel]
     derivatives = []
-    for _ in range(depth):
-        value, derivative = gaussian_averages(activation, phi[-1])
+    for sigma in scales.weights[:-1]:
+        value, derivative = gaussian_averages(activation, sigma**2 * phi[-1] + scales.bias**2)
         phi.append(value)
         derivatives.append(derivative)
     g = [torch.ones_like(input_kernel)]
-    for derivative in reversed(derivatives):
-        g.insert(0, g[0] * derivative)
-    return InitialKernels(phi=phi, g=g)
+    for derivative, sigma in zip(reversed(derivatives), reversed(scales.weights[1:]), strict=True):
+        g.insert(0, sigma**2 * g[0] * derivative)
+    return InitialKernels(phi=phi, g=g, scales=scales)

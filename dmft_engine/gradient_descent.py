@@ -14,6 +14,7 @@ from dmft_engine.errors import Diverged
 from dmft_engine.losses import LOSSES
 from dmft_engine.networks import ARCHITECTURES, propagate
 from dmft_engine.problem import Problem
+from dmft_engine.recipe import Recipe
 from dmft_engine.subspace import NotFinite
 from dmft_engine.trajectory import Trajectory
 from dmft_engine.weights import Weights
@@ -98,7 +99,9 @@ def train(
     activation = ACTIVATIONS[problem.network.activation]
     forward = ARCHITECTURES[problem.network.architecture]
     points = problem.data.points
-    rate = problem.training.learning_rate / points
+    recipe = Recipe(problem.training, points)
+    # With weight decay the output at t = 0 does not stay: there is nothing fixed to subtract.
+    centred = problem.training.weight_decay == 0
     gamma0 = problem.network.gamma0
     samples = weights.layers[0].samples
     targets = torch.tensor(problem.data.targets, dtype=input_kernel.dtype, device=input_kernel.device)
@@ -119,7 +122,7 @@ def train(
             f = torch.zeros_like(fields.output)
         if readout == "exact":
             # f = w . phi(h^L) / (gamma0 N), centred so that f(0) = 0.
-            f = (fields.output - initial_output) / (gamma0 * samples)
+            f = (fields.output - initial_output if centred else fields.output) / (gamma0 * samples)
         assert f is not None
         current = loss.reported(f[:, :points], targets)
         mean_loss = float(current.mean())
@@ -131,11 +134,12 @@ def train(
         reporter.step("training", mean_loss, max(trajectory.basis_sizes.values()))
 
         errors = torch.zeros_like(f)
-        errors[:, :points] = loss.errors(f[:, :points], targets)
+        weighting = recipe.weighting(step, f)[:, None]
+        errors[:, :points] = weighting * loss.errors(f[:, :points], targets)
         if readout == "ntk":
             # f(t+1) = f(t) + (eta / P) K(t, t) Delta(t)
-            f = f + rate * torch.einsum("rcpdq,rqd->rpc", fields.ntk(input_kernel), errors)
-        weights.update(fields, gamma0 * rate * errors.mT)
+            f = f + torch.einsum("rcpdq,rqd->rpc", fields.ntk(input_kernel), errors)
+        weights.update(fields, gamma0 * errors.mT, recipe.dynamics(step))
 
 
 def check_convergent(loss: float, initial: float, step: int, learning_rate: float) -> None:

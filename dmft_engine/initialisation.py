@@ -7,10 +7,12 @@ import itertools
 import torch
 from torch import Tensor
 
+from dmft_engine.fields import Scales
 from dmft_engine.population import Layer, Population
 from dmft_engine.problem import Problem
 from dmft_engine.sampling import seed_of
 from dmft_engine.weights import (
+    Bias,
     DenseMatrix,
     InputMatrix,
     Readout,
@@ -46,6 +48,7 @@ def revealed_weights(
 ) -> Weights:
     """The infinite-width limit: R populations of S neurons in each layer (theory section 2)."""
     factor = kernel_factor(joint_kernel(problem, device)).to(dtype)
+    scales = Scales.of(problem.network)
     populations = [
         Population(replicas, samples, tolerance, (seed, layer), dtype, device)
         for layer in range(problem.network.depth)
@@ -55,6 +58,8 @@ def revealed_weights(
         hidden=[RevealedMatrix(source, target) for source, target in itertools.pairwise(populations)],
         readout=RevealedReadout(populations[-1], problem.data.outputs),
         layers=populations,
+        scales=scales,
+        biases=[Bias(population.gaussian(1)) for population in populations] if scales.bias else [],
     )
 
 
@@ -72,9 +77,12 @@ def dense_weights(
         return torch.stack(drawn).to(device, dtype)
 
     layers = [Layer(len(members), width, DENSE_RECORD_TOLERANCE, dtype, device) for _ in range(depth)]
+    scales = Scales.of(problem.network)
     return Weights(
         input=InputMatrix(normal(factor.shape[1], width), factor),
         hidden=[DenseMatrix(normal(width, width)) for _ in range(depth - 1)],
         readout=Readout(normal(outputs, width)),
         layers=layers,
+        scales=scales,
+        biases=[Bias(normal(1, width)) for _ in range(depth)] if scales.bias else [],
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,25 @@ def _squared(f: Tensor, y: Tensor) -> Tensor:
     return (f - y).square().sum(dim=-1).mean(dim=-1)
 
 
+def _logistic(f: Tensor, y: Tensor) -> Tensor:
+    return softplus(-y * f).sum(dim=-1).mean(dim=-1)
+
+
+def _hinge(f: Tensor, y: Tensor) -> Tensor:
+    return (1 - y * f).clamp_min(0).sum(dim=-1).mean(dim=-1)
+
+
+def _cross_entropy(f: Tensor, y: Tensor) -> Tensor:
+    return -(y * f.log_softmax(dim=-1)).sum(dim=-1).mean(dim=-1)
+
+
 LOSSES: dict[str, Loss] = {
     # ell = (f - y)^2 / 2, shown as (f - y)^2 like the authors' plots.
     "mse": Loss(reported=_squared, errors=lambda f, y: y - f),
+    # ell = log(1 + exp(-y f)), y = +-1
+    "logistic": Loss(reported=_logistic, errors=lambda f, y: y * torch.sigmoid(-y * f)),
+    # ell = max(0, 1 - y f), y = +-1
+    "hinge": Loss(reported=_hinge, errors=lambda f, y: torch.where(y * f < 1, y, torch.zeros_like(f))),
+    # ell = -sum_c y_c log softmax(f)_c, rows of y on the simplex
+    "cross_entropy": Loss(reported=_cross_entropy, errors=lambda f, y: y - f.softmax(dim=-1)),
 }

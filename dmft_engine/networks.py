@@ -21,10 +21,11 @@ Forward = Callable[[Weights, Callable[[Tensor], Tensor]], list[tuple[Tensor, Ten
 
 def mlp(weights: Weights, phi: Callable[[Tensor], Tensor]) -> list[tuple[Tensor, Tensor]]:
     """h^1 = W^0 x / sqrt(D);  h^{l+1} = W^l phi(h^l) / sqrt(N) (theory section 1)."""
-    h = weights.input.apply().requires_grad_(True)
+    sigma = weights.scales.weights
+    h = weights.preactivation(0, sigma[0] * weights.input.apply()).requires_grad_(True)
     layers = [(h, phi(h))]
-    for matrix in weights.hidden:
-        h = matvec(matrix, layers[-1][1])
+    for layer, matrix in enumerate(weights.hidden, start=1):
+        h = weights.preactivation(layer, matvec(matrix, layers[-1][1], sigma[layer]))
         layers.append((h, phi(h)))
     return layers
 
@@ -41,7 +42,7 @@ def propagate(forward: Forward, activation: Activation, weights: Weights, gradie
     weights.start_step()
     with torch.enable_grad():
         layers = forward(weights, activation.function)
-        output = weights.readout.apply(layers[-1][1])
+        output = weights.scales.weights[-1] * weights.readout.apply(layers[-1][1])
         hidden = [h for h, _ in layers]
         outputs = output[:, :gradient_points].sum((0, 1)).unbind(-1)
         g = [
@@ -52,6 +53,7 @@ def propagate(forward: Forward, activation: Activation, weights: Weights, gradie
         phi=[phi.detach() for _, phi in layers],
         g=[torch.stack(layer, dim=1) for layer in zip(*g, strict=True)],
         output=output.detach(),
+        scales=weights.scales,
     )
     weights.observe_rest(fields)
     return fields

@@ -16,6 +16,7 @@ from dmft_engine.kernel_record import compress, mean_factor
 from dmft_engine.losses import LOSSES
 from dmft_engine.observables import kernel_movement
 from dmft_engine.problem import Problem
+from dmft_engine.recipe import Recipe
 from dmft_schema import Diagnostics, JobError, JobStatus, ResultDocument, Summary
 from dmft_schema.kernels import alignment
 from dmft_schema.limits import MAX_KERNEL_ENTRIES
@@ -184,7 +185,8 @@ def _trajectory_arrays(problem: Problem, solution: Solution) -> Arrays:
     data, training = problem.data, problem.training
     predictions = solution.predictions.astype(np.float64)
     steps = predictions.shape[1]
-    arrays: Arrays = {"times": training.learning_rate * np.arange(steps)}
+    times = Recipe(training, data.points).times[:steps]
+    arrays: Arrays = {"times": times}
 
     def squeeze(values: NDArray) -> NDArray:
         return values[..., 0] if data.scalar_output else values
@@ -203,7 +205,7 @@ def _trajectory_arrays(problem: Problem, solution: Solution) -> Arrays:
             arrays[f"{prefix}loss_standard_error"] = error
         if solution.delay is not None and steps > 1:
             # A delay tau changes a curve by its slope times tau.
-            slope = np.abs(np.gradient(arrays[f"{prefix}loss"], training.learning_rate))
+            slope = np.abs(np.gradient(arrays[f"{prefix}loss"], times))
             arrays[f"{prefix}loss_truncation_error"] = slope * solution.delay
 
     curves("", predictions[:, :, : data.points], data.targets)

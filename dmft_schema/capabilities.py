@@ -20,6 +20,7 @@ class Capabilities(BaseModel):
     architectures: list[str]
     losses: list[str]
     dynamics: list[str]
+    schedules: list[str]
     readouts: list[str]
     kernels: list[str]
     dtypes: list[str]
@@ -36,6 +37,7 @@ class Capabilities(BaseModel):
             architectures=list(get_args(contract.ArchitectureName)),
             losses=list(get_args(contract.LossName)),
             dynamics=list(get_args(contract.DynamicsName)),
+            schedules=list(get_args(contract.ScheduleName)),
             readouts=list(get_args(contract.ReadoutName)),
             kernels=list(get_args(contract.KernelName)),
             dtypes=list(get_args(contract.DtypeName)),

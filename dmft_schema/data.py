@@ -63,6 +63,17 @@ def _check_points(points: int) -> None:
         )
 
 
+def kinds_of_targets(targets: FloatArray) -> list[str]:
+    """What targets can mean beside real numbers: signs (all +1 or -1), simplex (rows of probabilities)."""
+    kinds = []
+    if (np.abs(targets) == 1).all():
+        kinds.append("signs")
+    several = targets.ndim == 2 and targets.shape[1] > 1
+    if several and (targets >= 0).all() and np.allclose(targets.sum(1), 1, rtol=0, atol=1e-6):
+        kinds.append("simplex")
+    return kinds
+
+
 class KernelData(StrictModel):
     """An input kernel K^x[mu, al] = x_mu . x_al / D and the targets (theory section 1)."""
 
@@ -83,6 +94,10 @@ class KernelData(StrictModel):
     @property
     def outputs(self) -> int:
         return 1 if self.targets.ndim == 1 else self.targets.shape[1]
+
+    @property
+    def target_kinds(self) -> list[str]:
+        return kinds_of_targets(self.targets)
 
     def joint_kernel(self) -> FloatArray:
         """[P + P', P + P']: training points first, then test points."""
@@ -141,6 +156,10 @@ class InputData(StrictModel):
     def outputs(self) -> int:
         return 1 if self.targets.ndim == 1 else self.targets.shape[1]
 
+    @property
+    def target_kinds(self) -> list[str]:
+        return kinds_of_targets(self.targets)
+
     @model_validator(mode="after")
     def _consistent(self) -> InputData:
         _check_points(self.points + self.test_points)
@@ -193,6 +212,10 @@ class DigitsData(StrictModel):
     @property
     def outputs(self) -> int:
         return 1 if len(self.classes) == 2 else len(self.classes)
+
+    @property
+    def target_kinds(self) -> list[str]:
+        return ["signs"] if len(self.classes) == 2 else ["simplex"]
 
     @field_validator("classes")
     @classmethod

@@ -20,6 +20,8 @@ MIN_FLOAT32_TOLERANCE = 1e-5
 """Rounding of float32 leaves no smaller direction meaningful."""
 
 MAX_GAMMA0 = 1_000.0
+MAX_SCALE = 100.0
+MAX_WEIGHT_DECAY = 1_000.0
 MAX_LEARNING_RATE = 10_000.0
 
 MAX_KERNEL_ENTRIES = 2_048

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -18,7 +19,8 @@ from dmft_schema.data import Data, UploadedData
 
 ActivationName = Literal["linear", "tanh", "relu", "erf", "gelu", "softplus", "sin", "quadratic"]
 ArchitectureName = Literal["mlp"]
-LossName = Literal["mse"]
+LossName = Literal["mse", "logistic", "hinge", "cross_entropy"]
+ScheduleName = Literal["constant", "linear", "cosine"]
 DynamicsName = Literal["gradient_descent"]
 KernelName = Literal["phi", "g", "ntk"]
 DtypeName = Literal["float32", "float64"]
@@ -37,10 +39,29 @@ class Network(StrictModel):
         le=limits.MAX_GAMMA0,
         description="Feature-learning strength; 0 is the lazy (static NTK) limit.",
     )
+    weight_scales: list[Annotated[float, Field(gt=0, le=limits.MAX_SCALE)]] | None = Field(
+        None,
+        description="sigma_0 .. sigma_L: layer l computes sigma_l W^l, W^l of unit variance. null: all 1.",
+    )
+    bias_scale: float = Field(
+        0.0,
+        ge=0,
+        le=limits.MAX_SCALE,
+        description="sigma_b: every hidden layer adds sigma_b b^l, b^l trained, of unit variance. 0: none.",
+    )
+
+    @model_validator(mode="after")
+    def _one_scale_for_each_matrix(self) -> Network:
+        if self.weight_scales is not None and len(self.weight_scales) != self.depth + 1:
+            raise ValueError(
+                f"weight_scales needs depth + 1 = {self.depth + 1} numbers, for W^0 to W^{self.depth}; "
+                f"got {len(self.weight_scales)}"
+            )
+        return self
 
 
 class Training(StrictModel):
-    """Full-batch gradient descent on the mean loss, from t = 0 to t = steps - 1."""
+    """Gradient descent on the mean loss, from t = 0 to t = steps - 1 (theory section 2, options)."""
 
     loss: LossName = "mse"
     dynamics: DynamicsName = "gradient_descent"
@@ -48,6 +69,17 @@ class Training(StrictModel):
     steps: int = Field(
         100, ge=1, le=limits.MAX_STEPS, description="Number of recorded times T, t = 0 included."
     )
+    schedule: ScheduleName = Field(
+        "constant", description="How the learning rate goes on: constant, or to 0 at t = steps."
+    )
+    momentum: float = Field(0.0, ge=0, lt=1, description="mu of heavy-ball momentum.")
+    weight_decay: float = Field(
+        0.0, ge=0, le=limits.MAX_WEIGHT_DECAY, description="lambda; every parameter decays, biases too."
+    )
+    batch_size: int | None = Field(
+        None, ge=1, description="Points in a step's batch; null is full batch. What does not fill one waits."
+    )
+    batch_seed: int = Field(0, ge=0, lt=2**32, description="Fixes the order of the batches.")
 
 
 class DmftMethod(StrictModel):
@@ -177,6 +209,7 @@ class SolveRequest(StrictModel):
                 "network.gamma0 must be above 0 for method finite_width: a finite network's output "
                 "is divided by gamma0. Use static_ntk for the lazy limit, or a small gamma0"
             )
+        self._check_options()
         if self.method.name == "linear" and self.network.activation != "linear":
             raise ValueError(
                 f"method linear solves networks with activation linear, not {self.network.activation}; "
@@ -192,7 +225,32 @@ class SolveRequest(StrictModel):
                     )
         if not isinstance(self.data, UploadedData):
             check_size(self, self.data.points + self.data.test_points, self.data.outputs)
+            check_targets(self, self.data.target_kinds)
         return self
+
+    def _check_options(self) -> None:
+        """Refuse options that a method's theory has no place for."""
+        training, network = self.training, self.network
+        name = self.method.name
+        if name == "linear" and (training.momentum or training.weight_decay):
+            raise ValueError(
+                "method linear has neither training.momentum nor training.weight_decay; use dmft, which is "
+                "as exact for linear networks in float64 at a small tolerance"
+            )
+        if name == "linear" and (network.bias_scale or network.weight_scales):
+            raise ValueError(
+                "method linear has neither network.bias_scale nor network.weight_scales; use dmft"
+            )
+        if training.weight_decay and (name == "static_ntk" or network.gamma0 == 0):
+            raise ValueError(
+                "training.weight_decay changes the kernel, which static_ntk (and gamma0 = 0) keeps fixed; "
+                "use dmft with a small network.gamma0"
+            )
+        if getattr(self.method, "readout", "exact") == "ntk" and (training.momentum or training.weight_decay):
+            raise ValueError(
+                'method.readout "ntk" advances f by one gradient step at a time, without training.momentum '
+                'or training.weight_decay; use "exact"'
+            )
 
     def content_hash(self, *numerics: str) -> str:
         """SHA-256 over all that the numbers of the result depend on, and `numerics` besides.
@@ -202,6 +260,25 @@ class SolveRequest(StrictModel):
         content = self.model_dump(mode="json", exclude={"name", "tags", "priority", "reuse"})
         text = json.dumps([content, *numerics], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+TARGETS_OF_LOSS: dict[str, tuple[str, str]] = {
+    "logistic": ("signs", "targets of +1 and -1"),
+    "hinge": ("signs", "targets of +1 and -1"),
+    "cross_entropy": ("simplex", "targets [P, C] with C > 1 whose rows are not negative and sum to 1"),
+}
+"""Loss -> the kind of targets it needs (data.py), and how to say so. Losses not named take any."""
+
+
+def check_targets(request: SolveRequest, kinds: Collection[str]) -> None:
+    """Refuse a loss whose targets mean something else.
+
+    Raises:
+        ValueError: saying what the loss needs.
+    """
+    needed = TARGETS_OF_LOSS.get(request.training.loss)
+    if needed is not None and needed[0] not in kinds:
+        raise ValueError(f"training.loss {request.training.loss} needs {needed[1]}")
 
 
 def check_size(request: SolveRequest, points: int, outputs: int) -> None:

@@ -57,6 +57,7 @@ def settings(redis_client: redis.Redis, redis_server: EmbeddedRedis, data_dir: P
         redis_url=redis_server.url,
         data_dir=data_dir,
         lease_seconds=2.0,
+        threads=1,  # Threads that share a busy core wait for each other at every operation.
         max_running_per_user=2,
         max_queued_per_user=50,
     )

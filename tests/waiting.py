@@ -12,7 +12,7 @@ from jobs.store import JobStore
 T = TypeVar("T")
 
 
-def event(store: JobStore, job_id: str, wanted: Callable[[Event], bool], seconds: float = 30.0) -> Event:
+def event(store: JobStore, job_id: str, wanted: Callable[[Event], bool], seconds: float = 60.0) -> Event:
     """The first event of a job that is `wanted`."""
     deadline, after = time.monotonic() + seconds, "0"
     while time.monotonic() < deadline:
@@ -33,7 +33,7 @@ def running(store: JobStore, job_id: str, attempt: int = 1) -> Event:
     return event(store, job_id, lambda e: e.kind == "progress" and e.id > begun.id)
 
 
-def final(store: JobStore, job_id: str, seconds: float = 60.0) -> JobStatus:
+def final(store: JobStore, job_id: str, seconds: float = 180.0) -> JobStatus:
     """The job's final status."""
     found = event(
         store,

@@ -51,6 +51,7 @@ def _store(services: Services, content: bytes, caller: User) -> tuple[dict[str, 
         "points": data.points,
         "test_points": data.test_points,
         "outputs": data.outputs,
+        "target_kinds": data.target_kinds,
     }
     return description, services.artifacts.put_dataset(dataset_id, caller.name, text, description)
 

@@ -18,7 +18,7 @@ from api.services import Services, ServicesDep
 from api.streams import follow
 from dmft_schema import FieldError, Job, JobPage, JobStatus, SolveRequest, UploadedData
 from dmft_schema.numerics import NUMERICS_VERSION
-from dmft_schema.request import check_size
+from dmft_schema.request import check_size, check_targets
 from jobs.keys import User
 from worker import tickets
 
@@ -78,6 +78,10 @@ def _check_dataset(services: Services, body: SolveRequest, caller: User) -> None
         check_size(body, known["points"] + known["test_points"], known["outputs"])
     except ValueError as error:
         raise invalid([FieldError(loc=["training", "steps"], msg=str(error))]) from None
+    try:
+        check_targets(body, known["target_kinds"])
+    except ValueError as error:
+        raise invalid([FieldError(loc=["training", "loss"], msg=str(error))]) from None
 
 
 @router.get("", response_model=JobPage)

@@ -13,6 +13,7 @@ from dmft_engine.initialisation import joint_kernel, revealed_weights
 from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.population import MAX_KNOWN_FRACTION, Exhausted
 from dmft_engine.problem import Problem
+from dmft_engine.recipe import Recipe
 from dmft_engine.solution import Solution
 from dmft_engine.trajectory import Trajectory
 from dmft_schema import DmftMethod
@@ -115,7 +116,9 @@ class Dmft:
         # [T, matrices, 2] -> [T]
         dropped = np.array(self._trajectory.dropped).reshape(len(self._trajectory.dropped), -1)
         slowed = (DELAY_PER_DROPPED * dropped + DELAY_PER_DROPPED_SQUARED * dropped**2).sum(axis=1)
-        solution.delay = self._problem.training.learning_rate * (np.cumsum(slowed) - slowed)
+        # A change of the gradient acts for 1 / (1 - mu) steps.
+        lost = Recipe(self._problem.training, 1).rates[: len(slowed)] * slowed
+        solution.delay = (np.cumsum(lost) - lost) / (1 - self._problem.training.momentum)
         # What the bases leave out of a field is at most the tolerance, relative to the longest.
         solution.kernel_resolution = KERNEL_RESOLUTION * self._method.tolerance**2
         solution.basis_sizes = self._basis_sizes

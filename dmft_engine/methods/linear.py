@@ -13,6 +13,7 @@ from dmft_engine.kernel_record import factor_of
 from dmft_engine.losses import LOSSES
 from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.problem import Problem
+from dmft_engine.recipe import Recipe
 from dmft_engine.solution import Solution
 from dmft_schema import LinearMethod
 
@@ -46,7 +47,7 @@ class Linear:
         kernel = joint_kernel(problem, self._device)
         targets = torch.tensor(problem.data.targets, device=self._device)
         loss = LOSSES[training.loss]
-        rate = training.learning_rate / points
+        recipe = Recipe(training, points)
         kernel_steps = set(problem.kernel_steps.tolist()) if "ntk" in problem.outputs.kernels else set()
         theory = LinearTheory(kernel, problem.network.depth, training.steps, problem.data.outputs)
         self._theory = theory
@@ -65,11 +66,11 @@ class Linear:
                 self._ntk.append(theory.ntk()[:points, :, :points])
             reporter.step("training", current)
             errors = torch.zeros_like(f)
-            errors[:points] = loss.errors(f[:points], targets)
+            errors[:points] = recipe.weighting(step, f)[:, None] * loss.errors(f[:points], targets)
             if self._readout == "ntk":
                 # f(t+1) = f(t) + (eta / P) K(t, t) Delta(t)
-                f = f + rate * torch.einsum("acbd,bd->ac", theory.ntk(), errors)
-            theory.advance(gamma0 * rate * errors)
+                f = f + torch.einsum("acbd,bd->ac", theory.ntk(), errors)
+            theory.advance(gamma0 * errors)
 
     def solution(self) -> Solution | None:
         if self._lazy is not None:

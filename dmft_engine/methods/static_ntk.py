@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from dmft_engine.activations import ACTIVATIONS
+from dmft_engine.fields import Scales
 from dmft_engine.gaussian_kernels import InitialKernels, initial_kernels
 from dmft_engine.gradient_descent import Reporter, check_convergent
 from dmft_engine.initialisation import joint_kernel, kernel_factor
 from dmft_engine.losses import LOSSES
 from dmft_engine.problem import Problem
+from dmft_engine.recipe import Recipe
 from dmft_engine.solution import Solution
 
 
@@ -31,15 +33,16 @@ class StaticNtk:
         problem = self._problem
         self._kernels = initial_kernels(
             ACTIVATIONS[problem.network.activation],
-            problem.network.depth,
             joint_kernel(problem, self._device),
+            Scales.of(problem.network),
         )
         points = problem.data.points
         to_training = self._kernels.ntk[:, :points]
         targets = torch.tensor(problem.data.targets, device=self._device)
         loss = LOSSES[problem.training.loss]
-        rate = problem.training.learning_rate / points
+        recipe = Recipe(problem.training, points)
         f = torch.zeros(to_training.shape[0], problem.data.outputs).to(to_training)
+        velocity = torch.zeros_like(f)
         initial = 1.0
         for step in range(problem.training.steps):
             current = float(loss.reported(f[:points], targets))
@@ -47,8 +50,10 @@ class StaticNtk:
             check_convergent(current, initial, step, problem.training.learning_rate)
             self._predictions.append(f)
             reporter.step("training", current)
-            # f(t+1) = f(t) + (eta / P) K Delta(t)
-            f = f + rate * to_training @ loss.errors(f[:points], targets)
+            # f(t+1) = f(t) + v,  v = mu v + (eta / P) K Delta(t): f is linear in the parameters.
+            weighted = recipe.weighting(step, f)[:, None] * loss.errors(f[:points], targets)
+            velocity = recipe.dynamics(step).momentum * velocity + to_training @ weighted
+            f = f + velocity
 
     def solution(self) -> Solution | None:
         if self._kernels is None or not self._predictions:

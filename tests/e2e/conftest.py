@@ -56,7 +56,7 @@ def _descendants(pid: int) -> dict[int, str]:
 
 def start(data_dir: Path, *flags: str) -> Server:
     """Start a server and return once it is ready."""
-    environment = os.environ | {"DMFT_LEASE_SECONDS": str(LEASE_SECONDS)}
+    environment = os.environ | {"DMFT_LEASE_SECONDS": str(LEASE_SECONDS), "DMFT_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "serve", "--port", "0", "--data-dir", str(data_dir), *flags],
         stdout=subprocess.PIPE,

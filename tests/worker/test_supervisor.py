@@ -62,14 +62,14 @@ def test_a_warm_solver_takes_the_next_job(store: JobStore, supervisor: Superviso
 def test_killed_solver_is_replaced_and_the_job_completes_once(
     store: JobStore, supervisor: Supervisor, pool: WatchedPool, background: Background
 ) -> None:
-    short = {"steps": 6_000, "learning_rate": 0.001}
+    short = {"steps": 4_000, "learning_rate": 0.001}
     job = submit(store, slow_request(training=short))
     background.work(supervisor)
     waiting.running(store, job.id)
     kill_solver(pool)
     assert waiting.final(store, job.id) is JobStatus.SUCCEEDED
     assert store.get(job.id).attempts == 2
-    assert store.get(job.id).progress.step == 6_000
+    assert store.get(job.id).progress.step == 4_000
 
 
 def test_solver_killed_every_time_fails_the_job(
@@ -189,7 +189,7 @@ def test_redis_restart_during_a_solve(
     background: Background,
     redis_server: EmbeddedRedis,
 ) -> None:
-    job = submit(store, slow_request(training={"steps": 6_000, "learning_rate": 0.001}))
+    job = submit(store, slow_request(training={"steps": 4_000, "learning_rate": 0.001}))
     store.reap()
     background.work(supervisor)
     waiting.running(store, job.id)

@@ -1,0 +1,74 @@
+"""The training recipe as solvers see it: how much each point's error counts at each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dmft_schema import Training
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda _: 1.0,
+    "linear": lambda x: 1 - x,
+    "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
+}
+"""Fraction of training done -> fraction of the learning rate. One entry adds one."""
+
+
+class Dynamics(NamedTuple):
+    """v <- momentum v - step - decay theta,  theta <- theta + v (theory section 2).
+
+    Attributes:
+        momentum: mu.
+        decay: eta lambda at this step.
+    """
+
+    momentum: float
+    decay: float
+
+
+class Recipe:
+    """Rates, batches and dynamics of every step of a training run."""
+
+    def __init__(self, training: Training, points: int) -> None:
+        self._training = training
+        self._points = points
+        self._epoch = -1
+        self._order = np.arange(points)
+        schedule = SCHEDULES[training.schedule]
+        self.rates: NDArray = training.learning_rate * np.array(
+            [schedule(step / training.steps) for step in range(training.steps)]
+        )
+
+    @property
+    def times(self) -> NDArray:
+        """[T] learning time: the rates of the steps before, summed."""
+        return np.concatenate([[0.0], np.cumsum(self.rates)[:-1]])
+
+    def dynamics(self, step: int) -> Dynamics:
+        return Dynamics(self._training.momentum, float(self.rates[step]) * self._training.weight_decay)
+
+    def weighting(self, step: int, like: Tensor) -> Tensor:
+        """[P] eta / B for the points of the step's batch, 0 for the others."""
+        rate = float(self.rates[step])
+        size = self._training.batch_size
+        if size is None or size >= self._points:
+            return torch.full([self._points], rate / self._points, dtype=torch.float64).to(like)
+        weights = np.zeros(self._points)
+        weights[self._batch(step, size)] = rate / size
+        return torch.from_numpy(weights).to(like)
+
+    def _batch(self, step: int, size: int) -> NDArray:
+        """Epoch by epoch through a shuffled order, as many whole batches as there are."""
+        batches = self._points // size
+        epoch, index = divmod(step, batches)
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self._training.batch_seed, epoch]).permutation(self._points)
+            self._epoch = epoch
+        return self._order[index * size : (index + 1) * size]

@@ -1,0 +1,140 @@
+"""Dense networks against the same networks written plainly and trained by torch.optim.SGD."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, softplus
+
+from dmft_engine import Problem
+from dmft_engine.initialisation import dense_weights
+from tests.problems import request, run
+
+WIDTH, STEPS, POINTS = 30, 25, 4
+GENERATOR = np.random.default_rng(8)
+INPUTS = GENERATOR.normal(size=(POINTS, 6)).tolist()
+SIGNS = [1.0, -1.0, -1.0, 1.0]
+ONE_HOT = np.eye(3)[[0, 1, 2, 0]].tolist()
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "momentum": {"training": {"momentum": 0.7}},
+    "weight decay": {"training": {"weight_decay": 0.2}},
+    "both": {"training": {"weight_decay": 0.2, "momentum": 0.5}},
+    "logistic": {"training": {"loss": "logistic", "learning_rate": 0.5}},
+    "hinge": {"training": {"loss": "hinge"}},
+    "cross-entropy": {"training": {"loss": "cross_entropy", "learning_rate": 0.5}, "targets": ONE_HOT},
+    "several outputs": {"targets": ONE_HOT},
+    "biases": {"network": {"bias_scale": 0.4}},
+    "scales": {"network": {"weight_scales": [1.3, 0.7, 1.1]}},
+    "all": {
+        "network": {"bias_scale": 0.4, "weight_scales": [1.3, 0.7, 1.1]},
+        "training": {"weight_decay": 0.1, "momentum": 0.3, "loss": "cross_entropy"},
+        "targets": ONE_HOT,
+    },
+}
+
+
+def mean_loss(name: str, f: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Of which gradient descent takes the gradient (theory section 2, options)."""
+    match name:
+        case "mse":
+            return ((f - y) ** 2 / 2).sum(1).mean()
+        case "logistic":
+            return softplus(-y * f).sum(1).mean()
+        case "hinge":
+            return torch.relu(1 - y * f).sum(1).mean()
+        case "cross_entropy":
+            return cross_entropy(f, y)
+    raise AssertionError(name)
+
+
+def sections(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "data": {"inputs": INPUTS, "targets": options.get("targets", SIGNS)},
+        "network": {"depth": 2, "activation": "tanh", "gamma0": 0.8} | options.get("network", {}),
+        "training": {"steps": STEPS, "learning_rate": 0.2} | options.get("training", {}),
+        "method": {"name": "finite_width", "width": WIDTH, "ensemble": 1, "seed": 3, "dtype": "float64"},
+    }
+
+
+def by_torch_optim(options: dict[str, Any]) -> np.ndarray:
+    """Predictions [T, P, C] of the network with the same initial weights."""
+    problem = Problem.from_request(request(**sections(options)))
+    network, training = problem.network, problem.training
+    drawn = dense_weights(problem, WIDTH, range(1), 3, torch.float64, "cpu")
+    factor = drawn.input._factor[0]
+    w0 = drawn.input._weights.value[0].clone().requires_grad_()
+    w1 = (drawn.hidden[0]._scaled.value[0] * WIDTH**0.5).clone().requires_grad_()  # type: ignore[attr-defined]
+    w2 = drawn.readout._weights.value[0].clone().requires_grad_()
+    biases = [bias._weights.value[0].clone().requires_grad_() for bias in drawn.biases]
+    sigma = network.weight_scales or [1.0] * 3
+    rate = training.learning_rate * network.gamma0**2 * WIDTH
+    optimiser = torch.optim.SGD(
+        [w0, w1, w2, *biases],
+        lr=rate,
+        momentum=training.momentum,
+        weight_decay=training.learning_rate * training.weight_decay / rate,
+    )
+    targets = torch.tensor(problem.data.targets)
+    at_start = None
+    predictions = []
+    for _ in range(STEPS):
+        h = sigma[0] * factor @ w0 + (network.bias_scale * biases[0] if biases else 0)
+        h = sigma[1] * torch.tanh(h) @ w1.T / WIDTH**0.5 + (network.bias_scale * biases[1] if biases else 0)
+        f = sigma[2] * torch.tanh(h) @ w2.T / (network.gamma0 * WIDTH)
+        if training.weight_decay == 0:
+            at_start = f.detach() if at_start is None else at_start
+            f = f - at_start
+        predictions.append(f.detach().numpy())
+        optimiser.zero_grad()
+        mean_loss(training.loss, f, targets).backward()
+        optimiser.step()
+    return np.array(predictions)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_training_is_what_torch_optim_does(name: str) -> None:
+    result = run(**sections(OPTIONS[name])).arrays
+    expected = by_torch_optim(OPTIONS[name])
+    np.testing.assert_allclose(result["predictions"].reshape(expected.shape), expected, atol=1e-12)
+
+
+def test_batches_are_a_fixed_order_of_whole_batches() -> None:
+    """Two points a batch: over an epoch of two steps every point is used once."""
+    from dmft_engine.recipe import Recipe
+    from dmft_schema import Training
+
+    recipe = Recipe(Training(batch_size=2, batch_seed=5, learning_rate=0.3), 5)
+    weights = [recipe.weighting(step, torch.zeros(1)) for step in range(6)]
+    for step in (0, 2, 4):
+        used = weights[step] + weights[step + 1]
+        assert sorted(used.tolist()) == pytest.approx([0.0, 0.15, 0.15, 0.15, 0.15])
+    again = Recipe(Training(batch_size=2, batch_seed=5, learning_rate=0.3), 5)
+    assert torch.equal(again.weighting(0, torch.zeros(1)), weights[0])
+    other = Recipe(Training(batch_size=2, batch_seed=6, learning_rate=0.3), 5)
+    assert any(not torch.equal(other.weighting(s, torch.zeros(1)), weights[s]) for s in range(6))
+
+
+def test_schedules_end_where_they_should() -> None:
+    from dmft_engine.recipe import Recipe
+    from dmft_schema import Training
+
+    for schedule, middle in (("constant", 1.0), ("linear", 0.5), ("cosine", 0.5)):
+        recipe = Recipe(Training(schedule=schedule, learning_rate=2.0, steps=10), 3)
+        assert recipe.rates[0] == 2.0
+        assert recipe.rates[5] == pytest.approx(2.0 * middle)
+        assert recipe.times[-1] == pytest.approx(recipe.rates[:-1].sum())
+
+
+def test_ensemble_in_pieces_is_the_same_ensemble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members that do not fit side by side take turns; the numbers do not change."""
+    options = {"name": "finite_width", "width": 40, "ensemble": 5, "dtype": "float64"}
+    whole = run(**sections({}) | {"method": options}).arrays
+    monkeypatch.setattr("dmft_engine.methods.finite_width.CHUNK_BYTES", 100_000)
+    pieces = run(**sections({}) | {"method": options}).arrays
+    for name in ("predictions", "loss", "loss_standard_error", "ntk", "ntk_standard_error"):
+        np.testing.assert_allclose(pieces[name], whole[name], atol=1e-9, err_msg=name)
