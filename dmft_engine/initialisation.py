@@ -45,8 +45,12 @@ def revealed_weights(
     seed: int,
     dtype: torch.dtype,
     device: str,
+    responses: bool,
 ) -> Weights:
-    """The infinite-width limit: R populations of S neurons in each layer (theory section 2)."""
+    """The infinite-width limit: R populations of S neurons in each layer (theory section 2).
+
+    Without `responses`, its gradient-independence approximation.
+    """
     factor = kernel_factor(joint_kernel(problem, device)).to(dtype)
     scales = Scales.of(problem.network)
     populations = [
@@ -55,7 +59,9 @@ def revealed_weights(
     ]
     return Weights(
         input=InputMatrix(populations[0].gaussian(factor.shape[1]), factor),
-        hidden=[RevealedMatrix(source, target) for source, target in itertools.pairwise(populations)],
+        hidden=[
+            RevealedMatrix(source, target, responses) for source, target in itertools.pairwise(populations)
+        ],
         readout=RevealedReadout(populations[-1], problem.data.outputs),
         layers=populations,
         scales=scales,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -49,3 +50,10 @@ LOSSES: dict[str, Loss] = {
     # ell = -sum_c y_c log softmax(f)_c, rows of y on the simplex
     "cross_entropy": Loss(reported=_cross_entropy, errors=lambda f, y: y - f.softmax(dim=-1)),
 }
+
+
+def reported_and_errors(name: str, f: NDArray, y: NDArray) -> tuple[float, NDArray]:
+    """The reported loss and the errors Delta [P, C] for arrays f, y [P, C]."""
+    loss = LOSSES[name]
+    outputs, targets = torch.tensor(f), torch.tensor(y)
+    return float(loss.reported(outputs, targets)), loss.errors(outputs, targets).numpy()

@@ -54,15 +54,19 @@ class Recipe:
     def dynamics(self, step: int) -> Dynamics:
         return Dynamics(self._training.momentum, float(self.rates[step]) * self._training.weight_decay)
 
-    def weighting(self, step: int, like: Tensor) -> Tensor:
+    def weights(self, step: int) -> NDArray:
         """[P] eta / B for the points of the step's batch, 0 for the others."""
         rate = float(self.rates[step])
         size = self._training.batch_size
         if size is None or size >= self._points:
-            return torch.full([self._points], rate / self._points, dtype=torch.float64).to(like)
+            return np.full(self._points, rate / self._points)
         weights = np.zeros(self._points)
         weights[self._batch(step, size)] = rate / size
-        return torch.from_numpy(weights).to(like)
+        return weights
+
+    def weighting(self, step: int, like: Tensor) -> Tensor:
+        """`weights` as a tensor of the dtype and on the device of another."""
+        return torch.from_numpy(self.weights(step)).to(like)
 
     def _batch(self, step: int, size: int) -> NDArray:
         """Epoch by epoch through a shuffled order, as many whole batches as there are."""

@@ -42,6 +42,7 @@ class Solution:
         g: by layer, factors [R, K, A, C, k].
         ntk: [K, P, C, P, C] mean over members, or None.
         ntk_standard_error: the same shape, or None.
+        dense: two-time kernels that have no factors, by their names in the result.
         kernel_resolution: error of a kernel entry relative to the largest that is left in them anyway.
         delay: [T], truncation as a delay in learning time (methods/dmft.py), or None.
         basis_sizes, samples, replicas, seed, notes: for the diagnostics.
@@ -53,6 +54,7 @@ class Solution:
     g: list[NDArray]
     ntk: NDArray | None = None
     ntk_standard_error: NDArray | None = None
+    dense: Arrays = field(default_factory=dict)
     kernel_resolution: float = 1e-13
     delay: NDArray | None = None
     basis_sizes: dict[str, int] = field(default_factory=dict)
@@ -219,7 +221,7 @@ def _kernel_arrays(problem: Problem, solution: Solution) -> Arrays:
     times = len(solution.kernel_steps)
     rounding = 1e-6 if problem.method.dtype == "float32" else 1e-13
     resolution = max(solution.kernel_resolution, rounding)
-    arrays: Arrays = {"kernel_times": np.array(solution.kernel_steps)}
+    arrays: Arrays = {"kernel_times": np.array(solution.kernel_steps), **solution.dense}
     for name, layers in (("phi", solution.phi), ("g", solution.g)):
         for layer in range(1, len(layers) + 1):
             # Taken out one by one: of a long solve, they are most of the memory.

@@ -106,7 +106,9 @@ class RevealedMatrix:
         M [R, kg, kx], what training has added: W(t) = a W(0) + Qg^T M Qx, a = 1 without weight decay.
     """
 
-    def __init__(self, source: Population, target: Population) -> None:
+    def __init__(self, source: Population, target: Population, responses: bool) -> None:
+        """Without `responses` the two directions know nothing of each other: Y and V are fresh alone."""
+        self._responses = responses
         self._source = source
         self._target = target
         prototype = source.phi.basis
@@ -123,8 +125,9 @@ class RevealedMatrix:
         if new is not None:
             self._reveal_columns(new)
         # W(0) x = Y c + Qg (V^T r) + |r| omega with r = x - Qx c; the fresh noise |r| omega is dropped.
-        response = x @ self._v.all.mT - c @ self._core.mT
-        coefficients = self._kept * response + c @ self._learned.value.mT
+        coefficients = c @ self._learned.value.mT
+        if self._responses:
+            coefficients += self._kept * (x @ self._v.all.mT - c @ self._core.mT)
         return torch.baddbmm((self._kept * c) @ self._y.all, coefficients, self._target.g.basis)
 
     def apply_transpose(self, g: Tensor) -> Tensor:
@@ -132,8 +135,9 @@ class RevealedMatrix:
         if new is not None:
             self._reveal_rows(new)
         # W(0)^T g = V d + Qx (Y^T r) + |r| omega with r = g - Qg d.
-        response = g @ self._y.all.mT - d @ self._core
-        coefficients = self._kept * response + d @ self._learned.value
+        coefficients = d @ self._learned.value
+        if self._responses:
+            coefficients += self._kept * (g @ self._y.all.mT - d @ self._core)
         return torch.baddbmm((self._kept * d) @ self._v.all, coefficients, self._source.phi.basis)
 
     def update(self, x: Tensor, g: Tensor, weighted: Tensor, dynamics: Dynamics) -> None:
@@ -150,14 +154,14 @@ class RevealedMatrix:
         self._kept += self._kept_velocity
 
     def _reveal_columns(self, directions: Tensor) -> None:
-        known_part = directions @ self._v.all.mT
+        known_part = self._responses * (directions @ self._v.all.mT)
         fresh = self._target.fresh(directions.shape[1])
         self._y.append(torch.baddbmm(fresh, known_part, self._target.g.basis))
         self._core = torch.cat([self._core, known_part.mT], dim=2)
         self._learned.grow(0, directions.shape[1])
 
     def _reveal_rows(self, directions: Tensor) -> None:
-        known_part = directions @ self._y.all.mT
+        known_part = self._responses * (directions @ self._y.all.mT)
         fresh = self._source.fresh(directions.shape[1])
         self._v.append(torch.baddbmm(fresh, known_part, self._source.phi.basis))
         self._core = torch.cat([self._core, known_part], dim=1)

@@ -16,6 +16,7 @@ from dmft_schema.kernels import kernel_layers, kernel_slice
 from dmft_schema.request import (
     DmftMethod,
     FiniteWidthMethod,
+    GradientIndependenceMethod,
     LinearMethod,
     Network,
     Outputs,
@@ -34,6 +35,7 @@ __all__ = [
     "Event",
     "FieldError",
     "FiniteWidthMethod",
+    "GradientIndependenceMethod",
     "InputData",
     "Job",
     "JobError",

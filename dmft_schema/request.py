@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -82,10 +82,9 @@ class Training(StrictModel):
     batch_seed: int = Field(0, ge=0, lt=2**32, description="Fixes the order of the batches.")
 
 
-class DmftMethod(StrictModel):
-    """The infinite-width limit, by revealing the random matrices as training visits them."""
+class _Revealing(StrictModel):
+    """Options of the methods that reveal random matrices as training visits them (theory section 2)."""
 
-    name: Literal["dmft"]
     samples: int | None = Field(
         None,
         ge=limits.MIN_SAMPLES,
@@ -106,14 +105,10 @@ class DmftMethod(StrictModel):
         le=0.1,
         description="Relative norm above which a new direction of W(0) is revealed.",
     )
-    readout: ReadoutName = Field(
-        "exact",
-        description="exact: finite-step gradient descent; ntk: f advanced with the NTK (as eta -> 0).",
-    )
     dtype: DtypeName = "float32"
 
     @model_validator(mode="after")
-    def _consistent(self) -> DmftMethod:
+    def _consistent(self) -> Self:
         if self.samples is not None and self.samples % self.replicas:
             raise ValueError(f"samples ({self.samples}) must be a multiple of replicas ({self.replicas})")
         if self.dtype == "float32" and self.tolerance < limits.MIN_FLOAT32_TOLERANCE:
@@ -122,6 +117,32 @@ class DmftMethod(StrictModel):
                 f'{limits.MIN_FLOAT32_TOLERANCE:g}); set dtype to "float64"'
             )
         return self
+
+
+class DmftMethod(_Revealing):
+    """The infinite-width limit itself."""
+
+    name: Literal["dmft"]
+    readout: ReadoutName = Field(
+        "exact",
+        description="exact: finite-step gradient descent; ntk: f advanced with the NTK (as eta -> 0).",
+    )
+
+
+class GradientIndependenceMethod(_Revealing):
+    """The approximation A = B = 0. Deep linear networks are solved exactly, without samples."""
+
+    name: Literal["gradient_independence"]
+    readout: ReadoutName = Field(
+        "ntk", description="ntk is the approximation of the paper; exact reads f off the approximate fields."
+    )
+
+
+class PerturbationMethod(StrictModel):
+    """Leading order in gamma0^2 about the lazy limit, in closed form, for deep linear networks."""
+
+    name: Literal["perturbation"]
+    dtype: Literal["float64"] = "float64"
 
 
 class StaticNtkMethod(StrictModel):
@@ -152,9 +173,28 @@ class FiniteWidthMethod(StrictModel):
 
 
 Method = Annotated[
-    DmftMethod | LinearMethod | StaticNtkMethod | FiniteWidthMethod, Field(discriminator="name")
+    DmftMethod
+    | LinearMethod
+    | GradientIndependenceMethod
+    | PerturbationMethod
+    | StaticNtkMethod
+    | FiniteWidthMethod,
+    Field(discriminator="name"),
 ]
-METHODS = (DmftMethod, LinearMethod, StaticNtkMethod, FiniteWidthMethod)
+METHODS = (
+    DmftMethod,
+    LinearMethod,
+    GradientIndependenceMethod,
+    PerturbationMethod,
+    StaticNtkMethod,
+    FiniteWidthMethod,
+)
+
+
+def has_algebraic_theory(network: Network, training: Training) -> bool:
+    """Whether the algebraic equations of deep linear networks (theory section 4) apply as they stand."""
+    plain = not (training.momentum or training.weight_decay or network.bias_scale or network.weight_scales)
+    return plain and network.activation == "linear"
 
 
 class Outputs(StrictModel):
@@ -210,11 +250,6 @@ class SolveRequest(StrictModel):
                 "is divided by gamma0. Use static_ntk for the lazy limit, or a small gamma0"
             )
         self._check_options()
-        if self.method.name == "linear" and self.network.activation != "linear":
-            raise ValueError(
-                f"method linear solves networks with activation linear, not {self.network.activation}; "
-                "use dmft for others"
-            )
         if isinstance(self.outputs.kernel_times, list):
             if not self.outputs.kernel_times:
                 raise ValueError('outputs.kernel_times must be "all" or name at least one step')
@@ -232,14 +267,10 @@ class SolveRequest(StrictModel):
         """Refuse options that a method's theory has no place for."""
         training, network = self.training, self.network
         name = self.method.name
-        if name == "linear" and (training.momentum or training.weight_decay):
+        if name in ("linear", "perturbation") and not has_algebraic_theory(network, training):
             raise ValueError(
-                "method linear has neither training.momentum nor training.weight_decay; use dmft, which is "
-                "as exact for linear networks in float64 at a small tolerance"
-            )
-        if name == "linear" and (network.bias_scale or network.weight_scales):
-            raise ValueError(
-                "method linear has neither network.bias_scale nor network.weight_scales; use dmft"
+                f"method {name} is for network.activation linear, without training.momentum, "
+                "training.weight_decay, network.bias_scale and network.weight_scales; use dmft for others"
             )
         if training.weight_decay and (name == "static_ntk" or network.gamma0 == 0):
             raise ValueError(
@@ -282,14 +313,29 @@ def check_targets(request: SolveRequest, kinds: Collection[str]) -> None:
 
 
 def check_size(request: SolveRequest, points: int, outputs: int) -> None:
-    """Refuse a request whose recorded trajectory would be too long.
+    """Refuse a request whose record would be too long, or has a shape that its method has no theory for.
 
     Raises:
-        ValueError: naming the product and the limit.
+        ValueError: naming the number and the limit.
     """
     size = request.training.steps * points * outputs
     if size > limits.MAX_STEP_POINTS:
         raise ValueError(
             f"training.steps x points x outputs = {request.training.steps} x {points} x {outputs} "
             f"= {size} (limit: {limits.MAX_STEP_POINTS})"
+        )
+    if request.method.name == "perturbation":
+        _check_perturbation(request, points, outputs)
+
+
+def _check_perturbation(request: SolveRequest, points: int, outputs: int) -> None:
+    if outputs > 1:
+        raise ValueError(f"method perturbation takes targets with one output; got {outputs}")
+    times = request.outputs.kernel_times
+    kept = request.training.steps if times == "all" else len(times)
+    if set(request.outputs.kernels) & {"phi", "g"} and kept * points > limits.MAX_KERNEL_ENTRIES:
+        raise ValueError(
+            f"method perturbation keeps two-time kernels densely: outputs.kernel_times x points = {kept} x "
+            f"{points} = {kept * points} (limit: {limits.MAX_KERNEL_ENTRIES}); choose fewer "
+            'outputs.kernel_times, or outputs.kernels ["ntk"]'
         )

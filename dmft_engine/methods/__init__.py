@@ -7,7 +7,9 @@ from typing import Any, Protocol
 from dmft_engine.gradient_descent import Reporter
 from dmft_engine.methods.dmft import Dmft
 from dmft_engine.methods.finite_width import FiniteWidth
+from dmft_engine.methods.gradient_independence import GradientIndependence
 from dmft_engine.methods.linear import Linear
+from dmft_engine.methods.perturbation import Perturbation
 from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.problem import Problem
 from dmft_engine.solution import Solution
@@ -40,6 +42,8 @@ class Method(Protocol):
 METHODS: dict[str, type[Any]] = {
     "dmft": Dmft,
     "linear": Linear,
+    "gradient_independence": GradientIndependence,
+    "perturbation": Perturbation,
     "static_ntk": StaticNtk,
     "finite_width": FiniteWidth,
 }

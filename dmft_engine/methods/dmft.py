@@ -16,7 +16,7 @@ from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
 from dmft_engine.solution import Solution
 from dmft_engine.trajectory import Trajectory
-from dmft_schema import DmftMethod
+from dmft_schema import DmftMethod, GradientIndependenceMethod
 from dmft_schema.limits import DEFAULT_SAMPLES, MAX_SAMPLES
 
 DELAY_PER_DROPPED = 0.03
@@ -34,9 +34,11 @@ KERNEL_RESOLUTION = 0.3
 class Dmft:
     """Solves the limit itself; errors by replicas and by the norms dropped."""
 
-    def __init__(self, problem: Problem, device: str) -> None:
-        if not isinstance(problem.method, DmftMethod):
-            raise TypeError("Dmft needs a DmftMethod")
+    def __init__(self, problem: Problem, device: str, responses: bool = True) -> None:
+        """`responses` False leaves out A and B: gradient independence."""
+        if not isinstance(problem.method, DmftMethod | GradientIndependenceMethod):
+            raise TypeError(f"Dmft cannot take the options of {problem.method.name}")
+        self._responses = responses
         self._problem = problem
         self._method = problem.method
         self._device = device
@@ -79,6 +81,7 @@ class Dmft:
                 method.seed,
                 self._dtype,
                 self._device,
+                self._responses,
             )
             train(self._problem, weights, self._trajectory, reporter, method.readout, kernel)
         finally:

@@ -15,7 +15,7 @@ from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
 from dmft_engine.solution import Solution
-from dmft_schema import LinearMethod
+from dmft_schema import GradientIndependenceMethod, LinearMethod
 
 FACTOR_ERROR = 1e-13
 """Largest error of a kernel entry written in factored form, relative to the largest entry."""
@@ -24,11 +24,13 @@ FACTOR_ERROR = 1e-13
 class Linear:
     """Deterministic, in float64."""
 
-    def __init__(self, problem: Problem, device: str) -> None:
-        if not isinstance(problem.method, LinearMethod):
-            raise TypeError("Linear needs a LinearMethod")
+    def __init__(self, problem: Problem, device: str, responses: bool = True) -> None:
+        """`responses` False leaves out A and B: gradient independence."""
+        if not isinstance(problem.method, LinearMethod | GradientIndependenceMethod):
+            raise TypeError(f"Linear cannot take the options of {problem.method.name}")
         self._problem = problem
         self._device = device
+        self._responses = responses
         self._readout = problem.method.readout
         self._lazy = StaticNtk(problem, device) if problem.network.gamma0 == 0 else None
         self._theory: LinearTheory | None = None
@@ -49,7 +51,9 @@ class Linear:
         loss = LOSSES[training.loss]
         recipe = Recipe(training, points)
         kernel_steps = set(problem.kernel_steps.tolist()) if "ntk" in problem.outputs.kernels else set()
-        theory = LinearTheory(kernel, problem.network.depth, training.steps, problem.data.outputs)
+        theory = LinearTheory(
+            kernel, problem.network.depth, training.steps, problem.data.outputs, self._responses
+        )
         self._theory = theory
         f = torch.zeros(len(kernel), problem.data.outputs).to(kernel)
         initial = 1.0

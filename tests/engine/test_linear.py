@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from dmft_engine.algebraic import LinearTheory
 from tests.problems import run, shared_reference, sphere, stored
 
 TIMES = [10, 30, 60, 99]
@@ -17,7 +15,6 @@ LOSSES = {
     "exact": [0.8943097, 0.53725395, 0.05687782, 0.00416259],
     "ntk": [0.89500673, 0.54184684, 0.0565064, 0.00402159],
 }
-GRADIENT_INDEPENDENCE = [0.90193872, 0.72577753, 0.45767797, 0.1565851]
 
 
 def exactly(problem: dict[str, Any], samples: int = 1024, seed: int = 0, **method: Any):
@@ -83,22 +80,6 @@ def test_truth_lies_within_the_truncation_error(tolerance: float, gamma0: float)
     error = np.abs(result["loss"] - truth)
     assert (error <= result["loss_truncation_error"] + 1e-9).all()
     assert error.max() > 0
-
-
-def test_gradient_independence_meets_kept_numbers() -> None:
-    problem = stored("linear_L5")
-    kernel = torch.tensor(problem["data"]["kernel"], dtype=torch.float64)
-    targets = torch.tensor(problem["data"]["targets"], dtype=torch.float64)[:, None]
-    gamma0, rate = problem["network"]["gamma0"], problem["training"]["learning_rate"] / len(kernel)
-    theory = LinearTheory(kernel, 5, 100, 1, responses=False)
-    f, losses = torch.zeros_like(targets), []
-    for _ in range(100):
-        theory.step()
-        errors = targets - f
-        losses.append(float(errors.square().mean()))
-        f = f + rate * torch.einsum("acbd,bd->ac", theory.ntk(), errors)
-        theory.advance(gamma0 * rate * errors)
-    np.testing.assert_allclose(np.array(losses)[TIMES], GRADIENT_INDEPENDENCE, rtol=1e-5)
 
 
 def test_one_hidden_layer_in_closed_form() -> None:

@@ -1,0 +1,33 @@
+"""The gradient-independence approximation: responses A = B = 0 (paper, section 5; theory section 5)."""
+
+from __future__ import annotations
+
+from dmft_engine.gradient_descent import Reporter
+from dmft_engine.methods.dmft import Dmft
+from dmft_engine.methods.linear import Linear
+from dmft_engine.problem import Problem
+from dmft_engine.solution import Solution
+from dmft_schema.request import has_algebraic_theory
+
+
+class GradientIndependence:
+    """Forward and backward fields as if their matrices were independent.
+
+    Deep linear networks by their algebraic equations, exactly; all others by the solver of `dmft` with
+    its response terms left out.
+    """
+
+    def __init__(self, problem: Problem, device: str) -> None:
+        algebraic = has_algebraic_theory(problem.network, problem.training)
+        solver = Linear if algebraic else Dmft
+        self._solver: Linear | Dmft = solver(problem, device, responses=False)
+
+    @property
+    def work(self) -> int:
+        return self._solver.work
+
+    def run(self, reporter: Reporter) -> None:
+        self._solver.run(reporter)
+
+    def solution(self) -> Solution | None:
+        return self._solver.solution()
