@@ -5,6 +5,7 @@ result = Client().solve(dataset="digits", classes=[0, 1], points=20, gamma0=1.0)
 """
 
 from dmft_client.client import Client
+from dmft_client.compare import Comparison, compare
 from dmft_client.errors import (
     ApiError,
     AuthenticationError,
@@ -24,6 +25,7 @@ __all__ = [
     "AuthenticationError",
     "Client",
     "ClientError",
+    "Comparison",
     "ConnectionFailed",
     "InvalidRequest",
     "NotFound",
@@ -32,4 +34,5 @@ __all__ = [
     "SolveCancelled",
     "SolveFailed",
     "WaitTimeout",
+    "compare",
 ]

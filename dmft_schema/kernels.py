@@ -83,6 +83,19 @@ def kernel_slice(
     return np.tensordot(left, right, axes=(-1, -1))
 
 
+def two_time_kernel(arrays: Mapping[str, NDArray], name: str, layer: int) -> NDArray:
+    """phi or g of one layer at all kernel times, [K, P, K, P]; multiplied out if stored as a factor."""
+    if f"{name}_{layer}" in arrays:
+        return np.asarray(arrays[f"{name}_{layer}"])
+    factor = arrays[f"{name}_{layer}_factor"]
+    return np.tensordot(factor, factor, axes=(-1, -1))
+
+
+def effective_dimension(kernel: NDArray) -> float:
+    """(tr K)^2 / tr K^2 of a kernel [P, P]: 1 if it has rank one, P if it is the identity."""
+    return float(np.trace(kernel) ** 2 / np.vdot(kernel, kernel))
+
+
 def alignment(first: NDArray, second: NDArray) -> float:
     """A(K1, K2) = <K1, K2>_F / (|K1|_F |K2|_F) over all entries (theory section 6).
 

@@ -1,0 +1,76 @@
+"""What the figures share: options, the CIFAR-10 images, and how solves are sent and drawn."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from dmft_client import Client, Result
+
+
+@dataclass
+class Setting:
+    """Parsed options and an open client.
+
+    Attributes:
+        quick: smaller widths and fewer seeds, to see the shape of a figure in a minute.
+    """
+
+    client: Client
+    data: Path | None
+    output: Path
+    quick: bool
+
+    def two_classes(self, points: int) -> dict[str, Any]:
+        """P images of CIFAR-10's first two classes, normalised to |x|^2 = D, targets +-1.
+
+        Without --data: the digits 0 and 1, so that the figure can be had without a download.
+        """
+        if self.data is None:
+            return {"dataset": "digits", "classes": [0, 1], "points": points}
+        images, labels = _cifar(self.data)
+        half = points // 2
+        chosen = np.concatenate([np.flatnonzero(labels == c)[:half] for c in (0, 1)])
+        inputs = images[chosen].reshape(points, -1).astype(float)
+        inputs -= inputs.mean(axis=1, keepdims=True)
+        inputs *= np.sqrt(inputs.shape[1]) / np.linalg.norm(inputs, axis=1, keepdims=True)
+        return {"inputs": inputs, "targets": np.repeat([1.0, -1.0], half)}
+
+    def solve_all(self, requests: Mapping[Any, dict[str, Any]]) -> dict[Any, Result]:
+        """Submit everything, then wait for one after the other."""
+        solves = {key: self.client.solve(**keywords, name=str(key)) for key, keywords in requests.items()}
+        return {key: solve.wait().result() for key, solve in solves.items()}
+
+    def save(self, figure: Figure, name: str) -> None:
+        self.output.mkdir(parents=True, exist_ok=True)
+        path = self.output / f"{name}.png"
+        figure.savefig(path, dpi=120)
+        print(f"wrote {path}")
+
+
+def _cifar(source: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels from an NPZ with x_train, y_train, or from CIFAR-10's Python folder."""
+    if source.is_dir():
+        with open(source / "data_batch_1", "rb") as stream:
+            batch = pickle.load(stream, encoding="bytes")
+        return np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
+    with np.load(source) as arrays:
+        return arrays["x_train"], arrays["y_train"].ravel()
+
+
+def open_setting(description: str | None) -> Setting:
+    """Read the command line and connect."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, help="CIFAR-10: its Python folder, or an NPZ (the digits)")
+    parser.add_argument("--output", type=Path, default=Path("figures"), help="folder (figures)")
+    parser.add_argument("--url", help="the server (the local one)")
+    parser.add_argument("--quick", action="store_true", help="smaller networks, fewer seeds")
+    arguments = parser.parse_args()
+    return Setting(Client(arguments.url), arguments.data, arguments.output, arguments.quick)
