@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from dmft_client.errors import InvalidRequest
 from dmft_schema import Network, Outputs, SolveRequest, Training
 from dmft_schema.data import DigitsData, InputData, KernelData, UploadedData
+from dmft_schema.methods import METHODS
 from dmft_schema.refusal import problem_of
-from dmft_schema.request import METHODS
 
 # Named datasets and methods both have samples and a seed; the method keeps the plain names.
 _RENAMED = {"points": "samples", "test_points": "test_samples", "data_seed": "seed"}

@@ -37,6 +37,18 @@ class Activation:
             (derivative,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), derivative
 
+    def with_two_derivatives(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """phi(h), phi'(h) and phi''(h), each of h's shape; phi'' = 0 almost everywhere if phi has kinks."""
+        with torch.enable_grad():
+            leaf = h.detach().requires_grad_(True)
+            value = self.function(leaf)
+            (first,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
+            second = torch.zeros_like(leaf)
+            if first.requires_grad:
+                (found,) = torch.autograd.grad(first.sum(), leaf, allow_unused=True)
+                second = second if found is None else found
+        return value.detach(), first.detach(), second.detach()
+
 
 def _linear_map(covariance: Tensor) -> tuple[Tensor, Tensor]:
     return covariance, torch.ones_like(covariance)

@@ -48,6 +48,11 @@ class Reporter:
         self._done = 0
         self._note = f" ({note})"
 
+    def finish(self, message: str) -> None:
+        """Report that the method has ended before the steps it might have taken."""
+        self._steps = self._done
+        self._report(message, None, None)
+
     def step(self, message: str, loss: float, basis_size: int | None = None) -> None:
         """Report one more step done.
 
@@ -55,22 +60,26 @@ class Reporter:
             Cancelled: the caller wants the solve to stop.
         """
         self._done += 1
-        if self._on_progress is not None:
-            fraction = self._done / self._steps
-            elapsed = time.monotonic() - self._started
-            self._on_progress(
-                Progress(
-                    fraction=fraction,
-                    step=self._done,
-                    steps=self._steps,
-                    message=message + self._note,
-                    eta_seconds=elapsed * (1 - fraction) / fraction,
-                    loss=loss,
-                    basis_size=basis_size,
-                )
-            )
+        self._report(message, loss, basis_size)
         if self._should_stop is not None and self._should_stop():
             raise Cancelled
+
+    def _report(self, message: str, loss: float | None, basis_size: int | None) -> None:
+        if self._on_progress is None:
+            return
+        fraction = self._done / self._steps
+        elapsed = time.monotonic() - self._started
+        self._on_progress(
+            Progress(
+                fraction=fraction,
+                step=self._done,
+                steps=self._steps,
+                message=message + self._note,
+                eta_seconds=elapsed * (1 - fraction) / fraction,
+                loss=loss,
+                basis_size=basis_size,
+            )
+        )
 
 
 def train(

@@ -9,7 +9,7 @@ import numpy as np
 from dmft_engine import data as data_module
 from dmft_engine.data import Dataset
 from dmft_schema import InputData, KernelData, Network, Outputs, SolveRequest, Training
-from dmft_schema.request import Method
+from dmft_schema.methods import Method
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ class Solution:
         g: by layer, factors [R, K, A, C, k].
         ntk: [K, P, C, P, C] mean over members, or None.
         ntk_standard_error: the same shape, or None.
-        dense: two-time kernels that have no factors, by their names in the result.
+        arrays: what goes into the result as it is, by its name there.
+        converged: whether an iteration ended by its own criterion; None if there was none.
         kernel_resolution: error of a kernel entry relative to the largest that is left in them anyway.
         delay: [T], truncation as a delay in learning time (methods/dmft.py), or None.
         basis_sizes, samples, replicas, seed, notes: for the diagnostics.
@@ -54,7 +55,8 @@ class Solution:
     g: list[NDArray]
     ntk: NDArray | None = None
     ntk_standard_error: NDArray | None = None
-    dense: Arrays = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
+    converged: bool | None = None
     kernel_resolution: float = 1e-13
     delay: NDArray | None = None
     basis_sizes: dict[str, int] = field(default_factory=dict)
@@ -158,7 +160,7 @@ def assemble(
     """Turn a method's numbers into the arrays and diagnostics that users see."""
     arrays: Arrays = {}
     if solution is not None and solution.predictions.shape[1]:
-        arrays |= _trajectory_arrays(problem, solution)
+        arrays |= _trajectory_arrays(problem, solution) | solution.arrays
         if problem.outputs.kernels and solution.kernel_steps:
             arrays |= _kernel_arrays(problem, solution)
     truncation = arrays.get("loss_truncation_error")
@@ -172,6 +174,7 @@ def assemble(
         device=device,
         dtype=problem.method.dtype,
         seed=solution.seed if solution else None,
+        converged=solution.converged if solution else None,
         versions={
             "numerics": NUMERICS_VERSION,
             "torch": torch.__version__,
@@ -221,7 +224,7 @@ def _kernel_arrays(problem: Problem, solution: Solution) -> Arrays:
     times = len(solution.kernel_steps)
     rounding = 1e-6 if problem.method.dtype == "float32" else 1e-13
     resolution = max(solution.kernel_resolution, rounding)
-    arrays: Arrays = {"kernel_times": np.array(solution.kernel_steps), **solution.dense}
+    arrays: Arrays = {"kernel_times": np.array(solution.kernel_steps)}
     for name, layers in (("phi", solution.phi), ("g", solution.g)):
         for layer in range(1, len(layers) + 1):
             # Taken out one by one: of a long solve, they are most of the memory.

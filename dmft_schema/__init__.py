@@ -13,20 +13,25 @@ from dmft_schema.job import (
     Progress,
 )
 from dmft_schema.kernels import kernel_layers, kernel_slice
-from dmft_schema.request import (
+from dmft_schema.methods import (
+    AlternatingMethod,
     DmftMethod,
     FiniteWidthMethod,
     GradientIndependenceMethod,
     LinearMethod,
+    PerturbationMethod,
+    StaticNtkMethod,
+)
+from dmft_schema.request import (
     Network,
     Outputs,
     SolveRequest,
-    StaticNtkMethod,
     Training,
 )
 from dmft_schema.result import Diagnostics, ResultDocument, Summary
 
 __all__ = [
+    "AlternatingMethod",
     "Capabilities",
     "Data",
     "Diagnostics",
@@ -45,6 +50,7 @@ __all__ = [
     "LinearMethod",
     "Network",
     "Outputs",
+    "PerturbationMethod",
     "ProblemDetail",
     "Progress",
     "ResultDocument",

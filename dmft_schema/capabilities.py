@@ -7,7 +7,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict
 
 from dmft_schema import limits
+from dmft_schema import methods as method_models
 from dmft_schema import request as contract
+from dmft_schema.support import FEATURES, UNSUPPORTED
 
 
 class Capabilities(BaseModel):
@@ -16,6 +18,7 @@ class Capabilities(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     methods: list[str]
+    unsupported: dict[str, list[str]] = {}
     activations: list[str]
     architectures: list[str]
     losses: list[str]
@@ -32,15 +35,19 @@ class Capabilities(BaseModel):
         """The contract's names and limits, with this server's own limits beside them."""
         constants = {name.lower(): value for name, value in vars(limits).items() if name.isupper()}
         return cls(
-            methods=[get_args(m.model_fields["name"].annotation)[0] for m in contract.METHODS],
+            methods=[get_args(m.model_fields["name"].annotation)[0] for m in method_models.METHODS],
+            unsupported={
+                method: sorted(FEATURES[feature].field for feature in features)
+                for method, features in UNSUPPORTED.items()
+            },
             activations=list(get_args(contract.ActivationName)),
             architectures=list(get_args(contract.ArchitectureName)),
             losses=list(get_args(contract.LossName)),
             dynamics=list(get_args(contract.DynamicsName)),
             schedules=list(get_args(contract.ScheduleName)),
-            readouts=list(get_args(contract.ReadoutName)),
+            readouts=list(get_args(method_models.ReadoutName)),
             kernels=list(get_args(contract.KernelName)),
-            dtypes=list(get_args(contract.DtypeName)),
+            dtypes=list(get_args(method_models.DtypeName)),
             limits=constants | server_limits,
             version=version,
         )

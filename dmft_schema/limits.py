@@ -14,6 +14,10 @@ MIN_SAMPLES = 64
 DEFAULT_SAMPLES = 4096
 MAX_SAMPLES = 1_000_000
 MAX_REPLICAS = 64
+MAX_ITERATIONS = 1_000
+MAX_ALTERNATING_SIZE = 4_000
+"""steps x points x outputs of the method alternating, whose memory grows as its square."""
+
 MAX_WIDTH = 16_384
 MAX_ENSEMBLE = 256
 MIN_FLOAT32_TOLERANCE = 1e-5

@@ -41,6 +41,9 @@ class Diagnostics(_Open):
     device: str
     dtype: str
     seed: int | None = None
+    converged: bool | None = Field(
+        None, description="Whether the iteration of `alternating` reached its tolerance; null for others."
+    )
     versions: dict[str, str] = {}
     notes: list[str] = []
 

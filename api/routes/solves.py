@@ -18,7 +18,7 @@ from api.services import Services, ServicesDep
 from api.streams import follow
 from dmft_schema import FieldError, Job, JobPage, JobStatus, SolveRequest, UploadedData
 from dmft_schema.numerics import NUMERICS_VERSION
-from dmft_schema.request import check_size, check_targets
+from dmft_schema.support import check_size, check_targets
 from jobs.keys import User
 from worker import tickets
 

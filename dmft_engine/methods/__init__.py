@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from dmft_engine.gradient_descent import Reporter
+from dmft_engine.methods.alternating import Alternating
 from dmft_engine.methods.dmft import Dmft
 from dmft_engine.methods.finite_width import FiniteWidth
 from dmft_engine.methods.gradient_independence import GradientIndependence
@@ -41,6 +42,7 @@ class Method(Protocol):
 
 METHODS: dict[str, type[Any]] = {
     "dmft": Dmft,
+    "alternating": Alternating,
     "linear": Linear,
     "gradient_independence": GradientIndependence,
     "perturbation": Perturbation,

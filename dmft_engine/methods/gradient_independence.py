@@ -7,7 +7,7 @@ from dmft_engine.methods.dmft import Dmft
 from dmft_engine.methods.linear import Linear
 from dmft_engine.problem import Problem
 from dmft_engine.solution import Solution
-from dmft_schema.request import has_algebraic_theory
+from dmft_schema.support import has_algebraic_theory
 
 
 class GradientIndependence:
@@ -18,7 +18,7 @@ class GradientIndependence:
     """
 
     def __init__(self, problem: Problem, device: str) -> None:
-        algebraic = has_algebraic_theory(problem.network, problem.training)
+        algebraic = has_algebraic_theory(problem)
         solver = Linear if algebraic else Dmft
         self._solver: Linear | Dmft = solver(problem, device, responses=False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from dmft_engine.losses import LOSSES
 from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
-from dmft_engine.solution import Solution
+from dmft_engine.solution import Arrays, Solution
 from dmft_schema import GradientIndependenceMethod, LinearMethod
 
 FACTOR_ERROR = 1e-13
@@ -103,7 +105,26 @@ class Linear:
             phi=[phi(layer.h.all.cpu().numpy()) for layer in layers] if "phi" in wanted else [],
             g=[g(layer.g.all.cpu().numpy()) for layer in layers] if "g" in wanted else [],
             ntk=torch.stack(self._ntk).cpu().numpy() if self._ntk else None,
+            arrays=self._responses_at(steps) if problem.outputs.responses else {},
         )
+
+    def _responses_at(self, steps: NDArray) -> Arrays:
+        """a_{l} [K, P, K (, C)] and b_{l} [K (, C), K, P] for l = 1..L-1.
+
+        The field that is varied is the same for all points, so its axis has no data index.
+        """
+        assert self._theory is not None
+        problem, layers = self._problem, self._theory.layers
+        points, outputs = problem.data.points, problem.data.outputs
+        by_point, by_output = (-1, len(self._predictions[0])), (-1, outputs)
+        arrays: Arrays = {}
+        for layer, (below, above) in enumerate(itertools.pairwise(layers), start=1):
+            a = below.a.unflatten(1, by_output).unflatten(0, by_point).cpu().numpy()
+            b = above.b.unflatten(1, by_point).unflatten(0, by_output).cpu().numpy()
+            a, b = a[steps][:, :points, steps], b[steps][:, :, steps, :points]
+            arrays[f"a_{layer}"] = a if outputs > 1 else a[..., 0]
+            arrays[f"b_{layer}"] = b if outputs > 1 else b[:, 0]
+        return arrays
 
 
 def _factor(kernel: NDArray, size: int, steps: NDArray) -> NDArray:

@@ -89,7 +89,7 @@ class Perturbation:
             phi=[],
             g=[],
             ntk=np.array([self._ntk[t] for t in steps])[:, :, None, :, None] if "ntk" in wanted else None,
-            dense=self._two_time_kernels(steps),
+            arrays=self._two_time_kernels(steps),
         )
 
     def _two_time_kernels(self, steps: list[int]) -> Arrays:

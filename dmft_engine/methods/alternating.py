@@ -1,0 +1,130 @@
+"""The paper's Algorithm 1: alternating Monte Carlo (theory section 3).
+
+Sample single-neuron fields from the current kernels, solve their equations forward in time, re-estimate
+kernels and responses, damp, repeat until the kernels stop moving. It shares nothing with `dmft` but the
+model.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmft_engine.alternation import Draws, Iteration
+from dmft_engine.gradient_descent import Reporter
+from dmft_engine.problem import Problem
+from dmft_engine.solution import Arrays, Solution, standard_error
+from dmft_schema import AlternatingMethod
+
+
+class Alternating:
+    """Solves the limit by a fixed-point iteration; errors by replicas, each iterated on its own."""
+
+    def __init__(self, problem: Problem, device: str) -> None:
+        if not isinstance(problem.method, AlternatingMethod):
+            raise TypeError("Alternating needs an AlternatingMethod")
+        self._problem = problem
+        self._method = problem.method
+        self._device = device
+        self._iteration: Iteration | None = None
+        self._kernel_changes: list[float] = []
+        self._loss_changes: list[float] = []
+        self._converged = False
+
+    @property
+    def work(self) -> int:
+        return self._method.max_iterations
+
+    def run(self, reporter: Reporter) -> None:
+        method = self._method
+        draws = Draws(method.replicas, method.samples // method.replicas, method.seed)
+        self._iteration = Iteration(self._problem, self._device, getattr(torch, method.dtype), draws)
+        for done in range(1, method.max_iterations + 1):
+            before = self._iteration.loss()
+            moved = self._iteration.advance(method.damping)
+            loss = self._iteration.loss()
+            self._kernel_changes.append(moved)
+            self._loss_changes.append(float(np.abs(loss - before).max() / loss[0]))
+            reporter.step(
+                f"iteration {done}: kernels moved by {moved:.2g}, the loss by {self._loss_changes[-1]:.2g}",
+                float(loss[-1]),
+            )
+            if moved < method.tolerance:
+                self._converged = True
+                reporter.finish(f"converged in {done} iterations")
+                return
+
+    def solution(self) -> Solution | None:
+        if self._iteration is None:
+            return None
+        problem = self._problem
+        ntk = ntk_error = None
+        steps, points = problem.kernel_steps, problem.data.points
+        if "ntk" in problem.outputs.kernels:
+            at_times = self._iteration.ntk()[:, steps][:, :, :, :points][..., :points]
+            members = at_times.permute(0, 1, 3, 2, 5, 4).cpu().numpy()
+            ntk, ntk_error = members.mean(0), standard_error(members)
+        return Solution(
+            predictions=self._iteration.predictions.cpu().numpy(),
+            kernel_steps=steps.tolist(),
+            phi=[],
+            g=[],
+            ntk=ntk,
+            ntk_standard_error=ntk_error,
+            samples=self._method.samples,
+            replicas=self._method.replicas,
+            seed=self._method.seed,
+            converged=self._converged,
+            notes=[] if self._converged else [self._not_converged()],
+            arrays=self._two_time_arrays(self._iteration)
+            | {
+                "iteration_kernel_change": np.array(self._kernel_changes),
+                "iteration_loss_change": np.array(self._loss_changes),
+            },
+        )
+
+    def _two_time_arrays(self, iteration: Iteration) -> Arrays:
+        """phi and g, and the responses if asked for, between the kernel times."""
+        outputs, depth = self._problem.outputs, self._problem.network.depth
+        arrays: Arrays = {}
+        for layer, kernels in enumerate(iteration.layers, start=1):
+            names: list[str] = [name for name in ("phi", "g") if name in outputs.kernels]
+            if outputs.responses:
+                # Named as in theory section 1: this layer holds A^l and B^{l-1}.
+                names += (["a"] if layer < depth else []) + (["b"] if layer > 1 else [])
+            for name in names:
+                members = self._kept(name, getattr(kernels, name)).cpu().numpy()
+                key = f"{name}_{layer - 1 if name == 'b' else layer}"
+                arrays[key] = members.mean(0)
+                if name in ("phi", "g"):
+                    same = np.arange(members.shape[1])
+                    between = np.moveaxis(members, members.ndim // 2 + 1, 2)
+                    error = standard_error(between[:, same, same])
+                else:
+                    error = standard_error(members)
+                if error is not None:
+                    arrays[f"{key}_standard_error"] = error
+        return arrays
+
+    def _kept(self, name: str, kernel: Tensor) -> Tensor:
+        """[R, K, P (, C), K, P (, C)]: the kernel times and training points of a flat kernel."""
+        data, steps = self._problem.data, torch.from_numpy(self._problem.kernel_steps)
+        total = (self._problem.training.steps, -1, len(data.kernel))
+        blocks = kernel.unflatten(2, total).unflatten(1, total)  # [R, T, C or 1, A, T, C or 1, A]
+        blocks = blocks[:, steps][:, :, :, :, steps][:, :, :, : data.points][..., : data.points]
+        ordered = blocks.transpose(2, 3).transpose(5, 6)
+        # Kernels of one output, and phi, have no axis for it (dmft_schema/kernels.py).
+        with_outputs = {"phi": (False, False), "g": (True, True), "a": (False, True), "b": (True, False)}
+        left, right = with_outputs[name]
+        if not (right and data.outputs > 1):
+            ordered = ordered.squeeze(6)
+        return ordered if left and data.outputs > 1 else ordered.squeeze(3)
+
+    def _not_converged(self) -> str:
+        done = len(self._kernel_changes)
+        moving = f", kernels still moving by {self._kernel_changes[-1]:.2g}" if done else ""
+        return (
+            f"not converged: stopped after {done} iterations{moving} (method.tolerance: "
+            f"{self._method.tolerance:g}); raise method.max_iterations, or method.damping if the changes grow"
+        )

@@ -1,0 +1,163 @@
+"""What goes together: which options a method has a theory for, which targets a loss, which sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from dmft_schema import limits
+
+if TYPE_CHECKING:
+    from dmft_schema.request import Network, Outputs, SolveRequest, Training
+
+KINKED_ACTIVATIONS = ("relu",)
+"""Activations whose phi'' is not a function."""
+
+
+class Asked(Protocol):
+    """What features are read off: a request, or the engine's problem."""
+
+    @property
+    def network(self) -> Network: ...
+
+    @property
+    def training(self) -> Training: ...
+
+    @property
+    def outputs(self) -> Outputs: ...
+
+
+@dataclass(frozen=True)
+class Feature:
+    """An option that not every method has a theory for.
+
+    Attributes:
+        field: where a request asks for it, as users see it.
+        used: whether a request asks for it.
+    """
+
+    field: str
+    used: Callable[[Asked], bool]
+
+
+FEATURES: dict[str, Feature] = {
+    "nonlinear": Feature(
+        "a network.activation other than linear", lambda r: r.network.activation != "linear"
+    ),
+    "kinks": Feature(
+        "network.activation relu (its phi'' is no function)",
+        lambda r: r.network.activation in KINKED_ACTIVATIONS,
+    ),
+    "scales": Feature("network.weight_scales", lambda r: r.network.weight_scales is not None),
+    "biases": Feature("network.bias_scale", lambda r: r.network.bias_scale > 0),
+    "lazy": Feature("network.gamma0 0", lambda r: r.network.gamma0 == 0),
+    "momentum": Feature("training.momentum", lambda r: r.training.momentum > 0),
+    "weight_decay": Feature("training.weight_decay", lambda r: r.training.weight_decay > 0),
+    "responses": Feature("outputs.responses", lambda r: r.outputs.responses),
+}
+
+NOT_ALGEBRAIC = {"nonlinear", "scales", "biases", "momentum", "weight_decay"}
+
+UNSUPPORTED: dict[str, frozenset[str]] = {
+    "dmft": frozenset({"responses"}),
+    "alternating": frozenset({"kinks", "lazy", "momentum", "weight_decay"}),
+    "linear": frozenset(NOT_ALGEBRAIC),
+    "gradient_independence": frozenset({"responses"}),
+    "perturbation": frozenset(NOT_ALGEBRAIC | {"responses"}),
+    "static_ntk": frozenset({"weight_decay", "responses"}),
+    "finite_width": frozenset({"lazy", "responses"}),
+}
+"""Method -> features it has no place for."""
+
+INSTEAD = {
+    "lazy": "use static_ntk for the lazy limit, or a small gamma0",
+    "weight_decay": "static_ntk keeps the kernel fixed, which weight decay changes; use dmft with gamma0 > 0",
+    "responses": "use alternating or linear",
+}
+
+
+def has_algebraic_theory(asked: Asked) -> bool:
+    """Whether the algebraic equations of deep linear networks (theory section 4) apply as they stand."""
+    return not any(FEATURES[feature].used(asked) for feature in NOT_ALGEBRAIC)
+
+
+def check_support(request: SolveRequest) -> None:
+    """Refuse options that the request's method has no theory for, and options at odds with each other.
+
+    Raises:
+        ValueError: naming the option, and what to use instead.
+    """
+    name, training = request.method.name, request.training
+    lazily = request.network.gamma0 == 0 and name != "finite_width"
+    for feature in sorted(UNSUPPORTED[name] | (UNSUPPORTED["static_ntk"] if lazily else frozenset())):
+        if FEATURES[feature].used(request):
+            who = f"method {name}" + (" at gamma0 = 0" if feature not in UNSUPPORTED[name] else "")
+            advice = INSTEAD.get(feature, "use dmft")
+            raise ValueError(f"{who} does not take {FEATURES[feature].field}; {advice}")
+    stepwise = [
+        field
+        for field, used in (
+            ("training.momentum", training.momentum > 0),
+            ("training.weight_decay", training.weight_decay > 0),
+        )
+        if used
+    ]
+    if getattr(request.method, "readout", "exact") == "ntk" and stepwise and name != "static_ntk":
+        raise ValueError(
+            f'method.readout "ntk" advances f by one plain gradient step at a time, without {stepwise[0]}; '
+            'use "exact"'
+        )
+
+
+TARGETS_OF_LOSS: dict[str, tuple[str, str]] = {
+    "logistic": ("signs", "targets of +1 and -1"),
+    "hinge": ("signs", "targets of +1 and -1"),
+    "cross_entropy": ("simplex", "targets [P, C] with C > 1 whose rows are not negative and sum to 1"),
+}
+"""Loss -> the kind of targets it needs (data.py), and how to say so. Losses not named take any."""
+
+
+def check_targets(request: SolveRequest, kinds: Collection[str]) -> None:
+    """Refuse a loss whose targets mean something else.
+
+    Raises:
+        ValueError: saying what the loss needs.
+    """
+    needed = TARGETS_OF_LOSS.get(request.training.loss)
+    if needed is not None and needed[0] not in kinds:
+        raise ValueError(f"training.loss {request.training.loss} needs {needed[1]}")
+
+
+def check_size(request: SolveRequest, points: int, outputs: int) -> None:
+    """Refuse a request whose record would be too long, or has a shape that its method has no theory for.
+
+    Raises:
+        ValueError: naming the number and the limit.
+    """
+    size = request.training.steps * points * outputs
+    if size > limits.MAX_STEP_POINTS:
+        raise ValueError(
+            f"training.steps x points x outputs = {request.training.steps} x {points} x {outputs} "
+            f"= {size} (limit: {limits.MAX_STEP_POINTS})"
+        )
+    if request.method.name == "alternating" and size > limits.MAX_ALTERNATING_SIZE:
+        raise ValueError(
+            f"method alternating keeps kernels of training.steps x points x outputs = {size} rows densely "
+            f"(limit: {limits.MAX_ALTERNATING_SIZE}); use dmft"
+        )
+    if request.method.name == "perturbation":
+        _check_perturbation(request, points, outputs)
+
+
+def _check_perturbation(request: SolveRequest, points: int, outputs: int) -> None:
+    if outputs > 1:
+        raise ValueError(f"method perturbation takes targets with one output; got {outputs}")
+    times = request.outputs.kernel_times
+    kept = request.training.steps if times == "all" else len(times)
+    if set(request.outputs.kernels) & {"phi", "g"} and kept * points > limits.MAX_KERNEL_ENTRIES:
+        raise ValueError(
+            f"method perturbation keeps two-time kernels densely: outputs.kernel_times x points = {kept} x "
+            f"{points} = {kept * points} (limit: {limits.MAX_KERNEL_ENTRIES}); choose fewer "
+            'outputs.kernel_times, or outputs.kernels ["ntk"]'
+        )
