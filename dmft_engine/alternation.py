@@ -15,13 +15,13 @@ from torch import Tensor
 from dmft_engine.activations import ACTIVATIONS
 from dmft_engine.fields import Scales
 from dmft_engine.gaussian_kernels import initial_kernels
-from dmft_engine.gradient_descent import check_convergent
 from dmft_engine.initialisation import joint_kernel, kernel_factor
 from dmft_engine.losses import LOSSES
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
 from dmft_engine.sampling import SobolNormals, seed_of
 from dmft_engine.single_neuron import Couplings, Moments, sweep
+from dmft_engine.training_run import check_convergent
 
 CHUNK_BYTES = 1 << 28
 """Fields of neurons solved side by side stay below this; the rest wait their turn."""
@@ -77,14 +77,17 @@ class Draws:
         size = max(1, CHUNK_BYTES // (64 * self.replicas * width))
         return [slice(start, min(start + size, self.samples)) for start in range(0, self.samples, size)]
 
-    def given(self, layer: int, kind: int, width: int) -> Tensor:
-        """Normals [R, S, width] for a covariance that is known: Sobol points, of unit sample covariance."""
-        like = (self.replicas, self.samples, (self._seed, layer, kind), torch.float64, "cpu")
-        drawn = SobolNormals(*like).draw(width).mT
-        if width > self.samples:
-            return drawn
-        root = torch.linalg.cholesky(drawn.mT @ drawn / self.samples)
-        return torch.linalg.solve_triangular(root, drawn.mT, upper=False).mT
+    def given(self, layer: int, skip: int, width: int) -> Tensor:
+        """Normals [R, S, width] for a covariance that is known: Sobol points, of unit sample covariance.
+
+        `skip` of the layer's normals are taken already; all of them are independent.
+        """
+        like = (self.replicas, self.samples, (self._seed, layer), torch.float64, "cpu")
+        drawn = SobolNormals(*like).draw(skip + width).mT
+        if skip + width <= self.samples:
+            root = torch.linalg.cholesky(drawn.mT @ drawn / self.samples)
+            drawn = torch.linalg.solve_triangular(root, drawn.mT, upper=False).mT
+        return drawn[..., skip:]
 
     def normals(self, layer: int, kind: int, part: slice, width: int) -> Tensor:
         """Independent standard normals [R, S', width] for one part."""
@@ -138,7 +141,7 @@ class Iteration:
         return LOSSES[self._problem.training.loss].reported(f, self._targets).mean(0).cpu().numpy()
 
     def _start(self) -> None:
-        lazy = initial_kernels(self._activation, self._kernel, self._scales)
+        lazy = initial_kernels(self._activation, self._kernel, self._scales, skips=False)
         replicas, steps = self._draws.replicas, self._steps
         identity = torch.eye(self._outputs).to(self._kernel)
 
@@ -252,7 +255,9 @@ class Iteration:
         if given:
             at_one_time = covariance[0, : covariance.shape[1] // self._steps]
             factor = kernel_factor(at_one_time[:, : len(at_one_time)].double())
-            sampled = self._draws.given(layer, kind, factor.shape[1]).to(factor) @ factor.mT
+            # With one layer, both of its covariances are given.
+            taken = self._points + 1 if layer == 1 and kind == 1 else 0
+            sampled = self._draws.given(layer, taken, factor.shape[1]).to(factor) @ factor.mT
             constant = sampled.repeat(1, 1, self._steps).to(self._like)
             return lambda part: constant[:, part]
         lower = self._cholesky(covariance.double()).to(self._like)

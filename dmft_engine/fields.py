@@ -15,7 +15,7 @@ class Scales:
     """Standard deviations of the parameters at initialisation.
 
     Attributes:
-        weights: sigma_0 .. sigma_L.
+        weights: sigma_0 .. sigma_L; those of residual branches times the branch scale.
         bias: sigma_b.
     """
 
@@ -24,21 +24,30 @@ class Scales:
 
     @classmethod
     def of(cls, network: Network) -> Scales:
-        return cls(tuple(network.weight_scales or [1.0] * (network.depth + 1)), network.bias_scale)
+        scales = list(network.weight_scales or [1.0] * (network.depth + 1))
+        if network.architecture == "residual":
+            # h^{l+1} = h^l + (beta / sqrt(L)) W^l phi(h^l): the factor is a scale like any other.
+            branch = network.branch_scale / network.depth**0.5
+            scales[1:-1] = [branch * scale for scale in scales[1:-1]]
+        return cls(tuple(scales), network.bias_scale)
 
 
 @dataclass(frozen=True)
 class Fields:
     """Attributes, for R replicas, P points (test points last), S neurons, C outputs:
 
-    phi: activations phi(h^l) for l = 1..L, each [R, P, S].
+    h: preactivations h^l for l = 1..L, each [R, P, S].
+    phi: activations phi(h^l), the same.
     g: gradients g^l = sqrt(N) d(gamma f)/dh^l for l = 1..L, each [R, C, P, S].
+    z: sqrt(N) d(gamma f)/d phi(h^l), the same; g^l = phi'(h^l) z^l (in a residual network, of the branch).
     output: gamma0 N f = sigma_L w . phi(h^L), [R, P, C].
     scales: of the weights that made them.
     """
 
+    h: list[Tensor]
     phi: list[Tensor]
     g: list[Tensor]
+    z: list[Tensor]
     output: Tensor
     scales: Scales
 

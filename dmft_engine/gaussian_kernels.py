@@ -75,22 +75,31 @@ class InitialKernels:
         return torch.stack(terms).sum(0)
 
 
-def initial_kernels(activation: Activation, input_kernel: Tensor, scales: Scales) -> InitialKernels:
-    """Phi^l = <phi phi> under GP(0, sigma_{l-1}^2 Phi^{l-1} + sigma_b^2) and
-    G^l = sigma_l^2 G^{l+1} <phi' phi'> (paper, section 5, where all sigma_l are 1 and sigma_b is 0).
+def initial_kernels(
+    activation: Activation, input_kernel: Tensor, scales: Scales, skips: bool
+) -> InitialKernels:
+    """Phi^l = <phi phi> under GP(0, H^l) and G^l, by recursion over layers (paper, section 5).
+
+        H^1 = sigma_0^2 K^x + sigma_b^2;    H^{l+1} = (H^l) + sigma_l^2 Phi^l + sigma_b^2
+        G^L = sigma_L^2 <phi' phi'>;        G^l = G^{l+1} ((1) + sigma_l^2 <phi' phi'>)
 
     Args:
         activation: phi.
         input_kernel: [P, P], K^x.
         scales: sigma_0 .. sigma_L and sigma_b.
+        skips: whether the terms in brackets are there (networks.py).
     """
     phi = [input_kernel]
     derivatives = []
-    for sigma in scales.weights[:-1]:
-        value, derivative = gaussian_averages(activation, sigma**2 * phi[-1] + scales.bias**2)
+    covariance = torch.zeros_like(input_kernel)
+    for layer, sigma in enumerate(scales.weights[:-1]):
+        added = sigma**2 * phi[-1] + scales.bias**2
+        covariance = covariance + added if skips and layer else added
+        value, derivative = gaussian_averages(activation, covariance)
         phi.append(value)
         derivatives.append(derivative)
     g = [torch.ones_like(input_kernel)]
     for derivative, sigma in zip(reversed(derivatives), reversed(scales.weights[1:]), strict=True):
-        g.insert(0, sigma**2 * g[0] * derivative)
+        through = sigma**2 * derivative
+        g.insert(0, g[0] * (1 + through if skips and len(g) > 1 else through))
     return InitialKernels(phi=phi, g=g, scales=scales)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dmft_engine.fields import Scales
+from dmft_engine.matrices import (
+    DenseFixedFeedback,
+    DenseMatrix,
+    DenseNoFeedback,
+    HiddenMatrix,
+    RevealedFixedFeedback,
+    RevealedMatrix,
+    RevealedNoFeedback,
+)
+from dmft_engine.networks import ARCHITECTURES
 from dmft_engine.population import Layer, Population
 from dmft_engine.problem import Problem
 from dmft_engine.sampling import seed_of
-from dmft_engine.weights import (
-    Bias,
-    DenseMatrix,
-    InputMatrix,
-    Readout,
-    RevealedMatrix,
-    RevealedReadout,
-    Weights,
-)
+from dmft_engine.weights import Bias, Feedback, InputMatrix, Readout, RevealedReadout, Weights
 
 DENSE_RECORD_TOLERANCE = 1e-3
 """Tolerance of the bases that a dense network's kernels are recorded in."""
@@ -37,6 +42,38 @@ def joint_kernel(problem: Problem, device: str) -> Tensor:
     return torch.as_tensor(problem.data.kernel, dtype=torch.float64, device=device)
 
 
+@dataclass(frozen=True)
+class BackwardRule:
+    """What carries errors back. One entry in BACKWARD_RULES adds one.
+
+    Attributes:
+        revealed: (source, target, responses) -> a hidden matrix of the infinite-width limit.
+        dense: (draws standard normals [R, N, N]) -> one of a finite network.
+        direct: depth -> the layers (l - 1) that fixed vectors carry errors to.
+    """
+
+    revealed: Callable[[Layer, Layer, bool], HiddenMatrix]
+    dense: Callable[[Callable[[], Tensor]], HiddenMatrix]
+    direct: Callable[[int], range]
+
+
+BACKWARD_RULES: dict[str, BackwardRule] = {
+    "backpropagation": BackwardRule(
+        RevealedMatrix, lambda draw: DenseMatrix(draw()), direct=lambda depth: range(0)
+    ),
+    "feedback_alignment": BackwardRule(
+        lambda source, target, _: RevealedFixedFeedback(source, target),
+        lambda draw: DenseFixedFeedback(draw(), draw()),
+        direct=lambda depth: range(depth - 1, depth),
+    ),
+    "direct_feedback_alignment": BackwardRule(
+        lambda source, target, _: RevealedNoFeedback(source, target),
+        lambda draw: DenseNoFeedback(draw()),
+        direct=range,
+    ),
+}
+
+
 def revealed_weights(
     problem: Problem,
     replicas: int,
@@ -47,25 +84,32 @@ def revealed_weights(
     device: str,
     responses: bool,
 ) -> Weights:
-    """The infinite-width limit: R populations of S neurons in each layer (theory section 2).
+    """The infinite-width limit: populations of S neurons in each of R replicas (theory section 2).
 
     Without `responses`, its gradient-independence approximation.
     """
     factor = kernel_factor(joint_kernel(problem, device)).to(dtype)
-    scales = Scales.of(problem.network)
+    scales, depth, outputs = Scales.of(problem.network), problem.network.depth, problem.data.outputs
+    shared = ARCHITECTURES[problem.network.architecture].skips
     populations = [
-        Population(replicas, samples, tolerance, (seed, layer), dtype, device)
-        for layer in range(problem.network.depth)
+        Population(replicas, samples, (seed, index), dtype, device) for index in range(1 if shared else depth)
     ]
+    layers = [
+        Layer(replicas, samples, tolerance, dtype, device, population)
+        for population in (populations * depth if shared else populations)
+    ]
+    rule = BACKWARD_RULES[problem.training.backward_rule]
     return Weights(
-        input=InputMatrix(populations[0].gaussian(factor.shape[1]), factor),
-        hidden=[
-            RevealedMatrix(source, target, responses) for source, target in itertools.pairwise(populations)
-        ],
-        readout=RevealedReadout(populations[-1], problem.data.outputs),
-        layers=populations,
+        input=InputMatrix(layers[0].population.gaussian(factor.shape[1]), factor),
+        hidden=[rule.revealed(source, target, responses) for source, target in itertools.pairwise(layers)],
+        readout=RevealedReadout(layers[-1], outputs),
+        layers=layers,
         scales=scales,
-        biases=[Bias(population.gaussian(1)) for population in populations] if scales.bias else [],
+        biases=[Bias(layer.population.gaussian(1)) for layer in layers] if scales.bias else [],
+        feedback={
+            index: Feedback(partial(layers[index].population.gaussian, outputs))
+            for index in rule.direct(depth)
+        },
     )
 
 
@@ -84,11 +128,13 @@ def dense_weights(
 
     layers = [Layer(len(members), width, DENSE_RECORD_TOLERANCE, dtype, device) for _ in range(depth)]
     scales = Scales.of(problem.network)
+    rule = BACKWARD_RULES[problem.training.backward_rule]
     return Weights(
         input=InputMatrix(normal(factor.shape[1], width), factor),
-        hidden=[DenseMatrix(normal(width, width)) for _ in range(depth - 1)],
+        hidden=[rule.dense(partial(normal, width, width)) for _ in range(depth - 1)],
         readout=Readout(normal(outputs, width)),
         layers=layers,
         scales=scales,
         biases=[Bias(normal(1, width)) for _ in range(depth)] if scales.bias else [],
+        feedback={index: Feedback(partial(normal, outputs, width)) for index in rule.direct(depth)},
     )

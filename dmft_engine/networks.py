@@ -7,30 +7,58 @@ differ. Gradients come from ordinary backpropagation through it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dmft_engine.activations import Activation
 from dmft_engine.fields import Fields
-from dmft_engine.weights import Weights, matvec
+from dmft_engine.matrices import matvec
+from dmft_engine.weights import Weights
 
 Forward = Callable[[Weights, Callable[[Tensor], Tensor]], list[tuple[Tensor, Tensor]]]
 """(weights, phi) -> (h^l, phi(h^l)) for l = 1..L, connected for autograd."""
 
 
-def mlp(weights: Weights, phi: Callable[[Tensor], Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """h^1 = W^0 x / sqrt(D);  h^{l+1} = W^l phi(h^l) / sqrt(N) (theory section 1)."""
+def _layered(weights: Weights, phi: Callable[[Tensor], Tensor], skips: bool) -> list[tuple[Tensor, Tensor]]:
     sigma = weights.scales.weights
     h = weights.preactivation(0, sigma[0] * weights.input.apply()).requires_grad_(True)
     layers = [(h, phi(h))]
     for layer, matrix in enumerate(weights.hidden, start=1):
-        h = weights.preactivation(layer, matvec(matrix, layers[-1][1], sigma[layer]))
+        branch = weights.preactivation(layer, matvec(matrix, layers[-1][1], sigma[layer]))
+        h = h + branch if skips else branch
         layers.append((h, phi(h)))
     return layers
 
 
-ARCHITECTURES: dict[str, Forward] = {"mlp": mlp}
+def mlp(weights: Weights, phi: Callable[[Tensor], Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """h^1 = W^0 x / sqrt(D);  h^{l+1} = W^l phi(h^l) / sqrt(N) (theory section 1)."""
+    return _layered(weights, phi, skips=False)
+
+
+def residual(weights: Weights, phi: Callable[[Tensor], Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """h^{l+1} = h^l + (beta / sqrt(L)) W^l phi(h^l) / sqrt(N), the factor being part of sigma_l."""
+    return _layered(weights, phi, skips=True)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network.
+
+    Attributes:
+        forward: its forward pass.
+        skips: whether h^l is part of h^{l+1}: then all layers have the same neurons, and kernels add up.
+    """
+
+    forward: Forward
+    skips: bool
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "mlp": Architecture(mlp, skips=False),
+    "residual": Architecture(residual, skips=True),
+}
 
 
 def propagate(forward: Forward, activation: Activation, weights: Weights, gradient_points: int) -> Fields:
@@ -42,16 +70,21 @@ def propagate(forward: Forward, activation: Activation, weights: Weights, gradie
     weights.start_step()
     with torch.enable_grad():
         layers = forward(weights, activation.function)
+        hidden, activations = zip(*layers, strict=True)
         output = weights.scales.weights[-1] * weights.readout.apply(layers[-1][1])
-        hidden = [h for h, _ in layers]
-        outputs = output[:, :gradient_points].sum((0, 1)).unbind(-1)
-        g = [
-            torch.autograd.grad(value, hidden, retain_graph=index + 1 < len(outputs))
+        signal = weights.signal(output, activations)
+        outputs = signal[:, :gradient_points].sum((0, 1)).unbind(-1)
+        # z and g, layer by layer, for each output.
+        found = [
+            torch.autograd.grad(value, [*activations, *hidden], retain_graph=index + 1 < len(outputs))
             for index, value in enumerate(outputs)
         ]
+    gradients = [torch.stack(field, dim=1) for field in zip(*found, strict=True)]
     fields = Fields(
-        phi=[phi.detach() for _, phi in layers],
-        g=[torch.stack(layer, dim=1) for layer in zip(*g, strict=True)],
+        h=[h.detach() for h in hidden],
+        phi=[phi.detach() for phi in activations],
+        g=gradients[len(layers) :],
+        z=gradients[: len(layers)],
         output=output.detach(),
         scales=weights.scales,
     )

@@ -24,54 +24,29 @@ class Exhausted(Exception):
         self.known = known
 
 
-class Layer:
-    """The spaces that one layer's fields visit; kernels are Gram matrices of coordinates in them.
-
-    Attributes:
-        phi: spans the activations phi(h(t)).
-        g: spans the gradients g(t).
-    """
-
-    def __init__(
-        self, replicas: int, samples: int, tolerance: float, dtype: torch.dtype, device: str
-    ) -> None:
-        self.replicas = replicas
-        self.samples = samples
-        self.phi = Subspace(replicas, samples, tolerance, dtype, device)
-        self.g = Subspace(replicas, samples, tolerance, dtype, device)
-
-    def observe(self, space: Subspace, field: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Show a field to one of this layer's spaces; see Subspace.observe."""
-        return space.observe(field)
-
-
-class Population(Layer):
-    """S sampled neurons in each of R replicas.
+class Population:
+    """S sampled neurons in each of R replicas, where random vectors are independent of all that is known.
 
     Attributes:
         known: spans everything revealed here: phi, g and every Gaussian vector drawn.
     """
 
     def __init__(
-        self,
-        replicas: int,
-        samples: int,
-        tolerance: float,
-        seed: tuple[int, ...],
-        dtype: torch.dtype,
-        device: str,
+        self, replicas: int, samples: int, seed: tuple[int, ...], dtype: torch.dtype, device: str
     ) -> None:
-        super().__init__(replicas, samples, tolerance, dtype, device)
+        self.samples = samples
         exact = torch.finfo(dtype).eps ** 0.6
         self.known = Subspace(replicas, samples, exact, dtype, device)
         self._normals = SobolNormals(replicas, samples, seed, dtype, device)
 
-    def observe(self, space: Subspace, field: Tensor) -> tuple[Tensor, Tensor | None]:
-        coordinates, new = super().observe(space, field)
-        if new is not None:
-            self._check_room(new.shape[1])
-            self.known.include(new)
-        return coordinates, new
+    def include(self, directions: Tensor) -> None:
+        """Unit vectors [R, n, S] are known from now on.
+
+        Raises:
+            Exhausted: they are too many.
+        """
+        self._check_room(directions.shape[1])
+        self.known.include(directions)
 
     def fresh(self, count: int) -> Tensor:
         """Gaussian vectors [R, count, S] of length 1, independent of all that is known here.
@@ -112,3 +87,44 @@ class Population(Layer):
     def _check_room(self, count: int) -> None:
         if self.known.size + count > MAX_KNOWN_FRACTION * self.samples:
             raise Exhausted(self.known.size + count)
+
+
+class Layer:
+    """The spaces that one layer's fields visit; kernels are Gram matrices of coordinates in them.
+
+    Attributes:
+        phi: spans the activations phi(h(t)).
+        g: spans the gradients g(t).
+        population: whose neurons they are, if what is known of those matters; None for a dense network.
+    """
+
+    def __init__(
+        self,
+        replicas: int,
+        samples: int,
+        tolerance: float,
+        dtype: torch.dtype,
+        device: str,
+        population: Population | None = None,
+    ) -> None:
+        self.replicas = replicas
+        self.samples = samples
+        self._population = population
+        self.phi = Subspace(replicas, samples, tolerance, dtype, device)
+        self.g = Subspace(replicas, samples, tolerance, dtype, device)
+
+    @property
+    def population(self) -> Population:
+        assert self._population is not None, "the neurons of a dense network are no samples"
+        return self._population
+
+    def observe(self, space: Subspace, field: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Show a field to one of this layer's spaces; see Subspace.observe.
+
+        Raises:
+            Exhausted: the population has too few neurons for what is new.
+        """
+        coordinates, new = space.observe(field)
+        if new is not None and self._population is not None:
+            self._population.include(new)
+        return coordinates, new

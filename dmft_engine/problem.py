@@ -44,3 +44,8 @@ class Problem:
         if self.outputs.kernel_times == "all":
             return np.arange(steps)
         return np.unique([step % steps for step in self.outputs.kernel_times])
+
+    @property
+    def field_steps(self) -> list[int]:
+        """Increasing steps at which fields are kept."""
+        return sorted({step % self.training.steps for step in self.outputs.field_times})

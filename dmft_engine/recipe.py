@@ -27,10 +27,12 @@ class Dynamics(NamedTuple):
     Attributes:
         momentum: mu.
         decay: eta lambda at this step.
+        flows: gradient flow: the change is a slope, for an integrator to use, with decay lambda.
     """
 
     momentum: float
     decay: float
+    flows: bool = False
 
 
 class Recipe:

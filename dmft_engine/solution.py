@@ -235,8 +235,10 @@ def _kernel_arrays(problem: Problem, solution: Solution) -> Arrays:
             factor = mean_factor(members)
             if dense:
                 arrays[f"{name}_{layer}"] = np.tensordot(factor, factor, axes=(-1, -1))
-                equal_time = members @ members.mT if members.ndim == 4 else None
-                if equal_time is not None and len(members) > 1:
+                if len(members) > 1:
+                    shape = members.shape[2:-1]
+                    flat = members.reshape(*members.shape[:2], -1, members.shape[-1])
+                    equal_time = (flat @ flat.mT).reshape(*members.shape[:2], *shape, *shape)
                     arrays[f"{name}_{layer}_standard_error"] = _error(equal_time)
             else:
                 arrays[f"{name}_{layer}_factor"] = compress(factor, resolution)

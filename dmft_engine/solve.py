@@ -7,9 +7,9 @@ import time
 import torch
 
 from dmft_engine.errors import OutOfMemory, SolveFailure
-from dmft_engine.gradient_descent import Cancelled, OnProgress, Reporter, ShouldStop
 from dmft_engine.methods import METHODS
 from dmft_engine.problem import Problem
+from dmft_engine.reporter import Cancelled, OnProgress, Reporter, ShouldStop
 from dmft_engine.solution import Result, assemble
 from dmft_schema import JobError, JobStatus
 

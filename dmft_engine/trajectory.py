@@ -10,11 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmft_engine.fields import Fields
+from dmft_engine.activations import Activation
+from dmft_engine.field_record import FieldRecord
+from dmft_engine.fields import Fields, Scales
 from dmft_engine.kernel_record import FactoredKernel
+from dmft_engine.matrices import RevealedMatrix
 from dmft_engine.problem import Problem
-from dmft_engine.solution import Solution
+from dmft_engine.responses import ResponseRecord, equal_time_responses
+from dmft_engine.solution import Solution, standard_error
 from dmft_engine.weights import Weights
+
+NO_NTK = (
+    "The ntk is left out: errors are carried back by fixed weights, so f does not move with the Gram matrix "
+    "of its gradients. g is that of the fields which carry them."
+)
 
 
 @dataclass
@@ -22,6 +31,7 @@ class Trajectory:
     """R replicas (or ensemble members) of one problem, step by step.
 
     Attributes:
+        fields, responses: what was asked for of them.
         predictions: f at each step, [R, A, C] each, test points last.
         kernel_steps: steps at which kernels were kept.
         phi, g: two-time kernels by layer, l = 1..L; empty if not asked for.
@@ -35,6 +45,8 @@ class Trajectory:
     g: list[FactoredKernel]
     keep_ntk: bool
     points: int
+    fields: FieldRecord
+    responses: list[ResponseRecord]
     predictions: list[Tensor] = field(default_factory=list)
     kernel_steps: list[int] = field(default_factory=list)
     ntk_sum: list[Tensor] = field(default_factory=list)
@@ -45,12 +57,16 @@ class Trajectory:
     @classmethod
     def empty(cls, problem: Problem, samples: int) -> Trajectory:
         """A trajectory that will keep the kernels which the problem asks for."""
-        depth, wanted = problem.network.depth, problem.outputs.kernels
+        depth, wanted, points = problem.network.depth, problem.outputs.kernels, problem.data.points
         return cls(
             phi=[FactoredKernel(samples) for _ in range(depth)] if "phi" in wanted else [],
             g=[FactoredKernel(samples) for _ in range(depth)] if "g" in wanted else [],
-            keep_ntk="ntk" in wanted,
-            points=problem.data.points,
+            keep_ntk="ntk" in wanted and problem.training.backward_rule == "backpropagation",
+            points=points,
+            fields=FieldRecord(problem.field_steps, problem.outputs.field_neurons, points),
+            responses=[ResponseRecord(sigma, points) for sigma in Scales.of(problem.network).weights[1:-1]]
+            if problem.outputs.responses
+            else [],
         )
 
     def record_step(self, f: Tensor, weights: Weights) -> None:
@@ -65,6 +81,15 @@ class Trajectory:
             for index, layer in enumerate(layers, start=1)
             for name, space in (("phi", layer.phi), ("g", layer.g))
         }
+
+    def record_responses(self, activation: Activation, fields: Fields, weights: Weights) -> None:
+        """Keep what responses are read off, if they are asked for; at every step."""
+        if not self.responses:
+            return
+        equal_time = equal_time_responses(activation, fields)
+        for record, matrix, own in zip(self.responses, weights.hidden, equal_time, strict=True):
+            assert isinstance(matrix, RevealedMatrix)
+            record.record(matrix, own)
 
     def record_kernels(self, step: int, fields: Fields, weights: Weights, input_kernel: Tensor) -> None:
         """Keep what is kept at kernel times only."""
@@ -84,6 +109,21 @@ class Trajectory:
         """What was recorded, which this trajectory forgets."""
         return self.merge([self], problem)
 
+    def _response_arrays(self, problem: Problem) -> dict[str, NDArray]:
+        """a_{l} [K, P, K, P (, C)] and b_{l} [K, P (, C), K, P], with standard errors."""
+        arrays: dict[str, NDArray] = {}
+        outputs, steps = problem.data.outputs, self.kernel_steps
+        for layer, record in enumerate(self.responses, start=1):
+            a = record.a(steps).unflatten(4, (outputs, -1)).transpose(4, 5).cpu().numpy()
+            b = record.b(steps).unflatten(2, (outputs, -1)).transpose(2, 3).cpu().numpy()
+            members = {"a": a[..., 0] if outputs == 1 else a, "b": b[:, :, :, 0] if outputs == 1 else b}
+            for name, values in members.items():
+                arrays[f"{name}_{layer}"] = values.mean(0)
+                error = standard_error(values)
+                if error is not None:
+                    arrays[f"{name}_{layer}_standard_error"] = error
+        return arrays
+
     @staticmethod
     def merge(runs: list[Trajectory], problem: Problem) -> Solution:
         """Runs of the same length as one set of members; their kernels are moved, not copied."""
@@ -98,6 +138,8 @@ class Trajectory:
             g=_merged([run.g for run in runs]),
             ntk=ntk,
             ntk_standard_error=ntk_error,
+            arrays=runs[0].fields.arrays(problem.data.scalar_output) | runs[0]._response_arrays(problem),
+            notes=[NO_NTK] if ntk is None and "ntk" in problem.outputs.kernels else [],
         )
 
 

@@ -23,6 +23,7 @@ class Capabilities(BaseModel):
     architectures: list[str]
     losses: list[str]
     dynamics: list[str]
+    backward_rules: list[str] = []
     schedules: list[str]
     readouts: list[str]
     kernels: list[str]
@@ -44,6 +45,7 @@ class Capabilities(BaseModel):
             architectures=list(get_args(contract.ArchitectureName)),
             losses=list(get_args(contract.LossName)),
             dynamics=list(get_args(contract.DynamicsName)),
+            backward_rules=list(get_args(contract.BackwardRuleName)),
             schedules=list(get_args(contract.ScheduleName)),
             readouts=list(get_args(method_models.ReadoutName)),
             kernels=list(get_args(contract.KernelName)),

@@ -38,6 +38,9 @@ KERNEL_SYMMETRY_TOLERANCE = 1e-8
 KERNEL_EIGENVALUE_TOLERANCE = 1e-8
 """Most negative eigenvalue accepted, relative to the largest eigenvalue."""
 
+MAX_FIELD_TIMES = 100
+MAX_FIELD_NEURONS = 10_000
+
 MAX_NAME_LENGTH = 200
 MAX_TAGS = 16
 MAX_TAG_LENGTH = 64

@@ -19,10 +19,11 @@ from dmft_schema.methods import DmftMethod, Method
 from dmft_schema.support import check_size, check_support, check_targets
 
 ActivationName = Literal["linear", "tanh", "relu", "erf", "gelu", "softplus", "sin", "quadratic"]
-ArchitectureName = Literal["mlp"]
+ArchitectureName = Literal["mlp", "residual"]
 LossName = Literal["mse", "logistic", "hinge", "cross_entropy"]
 ScheduleName = Literal["constant", "linear", "cosine"]
-DynamicsName = Literal["gradient_descent"]
+DynamicsName = Literal["gradient_descent", "gradient_flow"]
+BackwardRuleName = Literal["backpropagation", "feedback_alignment", "direct_feedback_alignment"]
 KernelName = Literal["phi", "g", "ntk"]
 
 
@@ -37,6 +38,12 @@ class Network(StrictModel):
         ge=0,
         le=limits.MAX_GAMMA0,
         description="Feature-learning strength; 0 is the lazy (static NTK) limit.",
+    )
+    branch_scale: float = Field(
+        1.0,
+        gt=0,
+        le=limits.MAX_SCALE,
+        description="beta of architecture residual: h^{l+1} = h^l + (beta / sqrt(L)) W^l phi(h^l).",
     )
     weight_scales: list[Annotated[float, Field(gt=0, le=limits.MAX_SCALE)]] | None = Field(
         None,
@@ -56,6 +63,8 @@ class Network(StrictModel):
                 f"weight_scales needs depth + 1 = {self.depth + 1} numbers, for W^0 to W^{self.depth}; "
                 f"got {len(self.weight_scales)}"
             )
+        if self.branch_scale != 1 and self.architecture != "residual":
+            raise ValueError(f"branch_scale is for architecture residual; got it with {self.architecture}")
         return self
 
 
@@ -63,7 +72,18 @@ class Training(StrictModel):
     """Gradient descent on the mean loss, from t = 0 to t = steps - 1 (theory section 2, options)."""
 
     loss: LossName = "mse"
-    dynamics: DynamicsName = "gradient_descent"
+    dynamics: DynamicsName = Field(
+        "gradient_descent",
+        description="gradient_flow integrates the limit of small steps adaptively; it is recorded at the "
+        "same times, learning_rate x step.",
+    )
+    flow_tolerance: float = Field(
+        1e-4, ge=1e-9, le=1e-1, description="Error allowed in a step of gradient_flow, relative."
+    )
+    backward_rule: BackwardRuleName = Field(
+        "backpropagation",
+        description="What carries errors back: the transposed weights, or fixed random ones.",
+    )
     learning_rate: float = Field(0.1, gt=0, le=limits.MAX_LEARNING_RATE)
     steps: int = Field(
         100, ge=1, le=limits.MAX_STEPS, description="Number of recorded times T, t = 0 included."
@@ -93,6 +113,15 @@ class Outputs(StrictModel):
 
     responses: bool = Field(
         False, description="Whether the responses A^l and B^l come back, between the kernel times."
+    )
+    field_times: list[int] = Field(
+        default=[],
+        max_length=limits.MAX_FIELD_TIMES,
+        description="Steps at which the fields h, z, phi(h) and g of sampled neurons come back, with a "
+        "histogram over all neurons; negative counts from the end.",
+    )
+    field_neurons: int = Field(
+        64, ge=1, le=limits.MAX_FIELD_NEURONS, description="Neurons of each layer whose fields come back."
     )
 
     @field_validator("kernels")
@@ -137,6 +166,7 @@ class SolveRequest(StrictModel):
         if times == []:
             raise ValueError('outputs.kernel_times must be "all" or name at least one step')
         self._check_steps("outputs.kernel_times", [] if times == "all" else times)
+        self._check_steps("outputs.field_times", self.outputs.field_times)
         if not isinstance(self.data, UploadedData):
             check_size(self, self.data.points + self.data.test_points, self.data.outputs)
             check_targets(self, self.data.target_kinds)

@@ -49,31 +49,54 @@ FEATURES: dict[str, Feature] = {
         "network.activation relu (its phi'' is no function)",
         lambda r: r.network.activation in KINKED_ACTIVATIONS,
     ),
+    "residual": Feature("network.architecture residual", lambda r: r.network.architecture == "residual"),
     "scales": Feature("network.weight_scales", lambda r: r.network.weight_scales is not None),
     "biases": Feature("network.bias_scale", lambda r: r.network.bias_scale > 0),
     "lazy": Feature("network.gamma0 0", lambda r: r.network.gamma0 == 0),
     "momentum": Feature("training.momentum", lambda r: r.training.momentum > 0),
     "weight_decay": Feature("training.weight_decay", lambda r: r.training.weight_decay > 0),
+    "flow": Feature("training.dynamics gradient_flow", lambda r: r.training.dynamics == "gradient_flow"),
+    "feedback": Feature(
+        "training.backward_rule other than backpropagation",
+        lambda r: r.training.backward_rule != "backpropagation",
+    ),
+    "direct_feedback": Feature(
+        "training.backward_rule direct_feedback_alignment",
+        lambda r: r.training.backward_rule == "direct_feedback_alignment",
+    ),
     "responses": Feature("outputs.responses", lambda r: r.outputs.responses),
+    "fields": Feature("outputs.field_times", lambda r: bool(r.outputs.field_times)),
 }
 
-NOT_ALGEBRAIC = {"nonlinear", "scales", "biases", "momentum", "weight_decay"}
+NOT_ALGEBRAIC = {"nonlinear", "residual", "scales", "biases", "momentum", "weight_decay", "flow", "feedback"}
 
 UNSUPPORTED: dict[str, frozenset[str]] = {
-    "dmft": frozenset({"responses"}),
-    "alternating": frozenset({"kinks", "lazy", "momentum", "weight_decay"}),
-    "linear": frozenset(NOT_ALGEBRAIC),
-    "gradient_independence": frozenset({"responses"}),
-    "perturbation": frozenset(NOT_ALGEBRAIC | {"responses"}),
-    "static_ntk": frozenset({"weight_decay", "responses"}),
+    "dmft": frozenset(),
+    "alternating": frozenset(
+        {"kinks", "residual", "lazy", "momentum", "weight_decay", "flow", "feedback", "fields"}
+    ),
+    "linear": frozenset(NOT_ALGEBRAIC | {"fields"}),
+    "gradient_independence": frozenset({"responses", "feedback"}),
+    "perturbation": frozenset(NOT_ALGEBRAIC | {"responses", "fields"}),
+    "static_ntk": frozenset({"weight_decay", "feedback", "responses", "fields"}),
     "finite_width": frozenset({"lazy", "responses"}),
 }
 """Method -> features it has no place for."""
 
+CONFLICTS = (
+    ("responses", "kinks", "B needs phi''"),
+    ("responses", "residual", "they are defined for the layers of an mlp"),
+    ("responses", "feedback", "matrices with a fixed way back have none"),
+    ("residual", "direct_feedback", "the skips would carry errors back besides"),
+)
+"""Pairs of features that exclude each other, and why."""
+
 INSTEAD = {
     "lazy": "use static_ntk for the lazy limit, or a small gamma0",
     "weight_decay": "static_ntk keeps the kernel fixed, which weight decay changes; use dmft with gamma0 > 0",
-    "responses": "use alternating or linear",
+    "feedback": "use dmft or finite_width",
+    "responses": "use dmft, alternating or linear",
+    "fields": "use dmft or finite_width",
 }
 
 
@@ -95,11 +118,16 @@ def check_support(request: SolveRequest) -> None:
             who = f"method {name}" + (" at gamma0 = 0" if feature not in UNSUPPORTED[name] else "")
             advice = INSTEAD.get(feature, "use dmft")
             raise ValueError(f"{who} does not take {FEATURES[feature].field}; {advice}")
+    for one, other, why in CONFLICTS:
+        if FEATURES[one].used(request) and FEATURES[other].used(request):
+            raise ValueError(f"{FEATURES[one].field} and {FEATURES[other].field} exclude each other: {why}")
     stepwise = [
         field
         for field, used in (
             ("training.momentum", training.momentum > 0),
             ("training.weight_decay", training.weight_decay > 0),
+            ("training.dynamics gradient_flow", training.dynamics == "gradient_flow"),
+            ("training.backward_rule", training.backward_rule != "backpropagation"),
         )
         if used
     ]
@@ -108,6 +136,19 @@ def check_support(request: SolveRequest) -> None:
             f'method.readout "ntk" advances f by one plain gradient step at a time, without {stepwise[0]}; '
             'use "exact"'
         )
+    if training.dynamics == "gradient_flow":
+        _check_flow(training)
+
+
+def _check_flow(training: Training) -> None:
+    for field, used, why in (
+        ("training.momentum", training.momentum > 0, "is a property of finite steps"),
+        ("training.batch_size", training.batch_size is not None, "is a property of finite steps"),
+        ("training.schedule", training.schedule != "constant", "only changes time's units"),
+        ("training.loss hinge", training.loss == "hinge", "has errors that jump"),
+    ):
+        if used:
+            raise ValueError(f"training.dynamics gradient_flow does not take {field}: it {why}")
 
 
 TARGETS_OF_LOSS: dict[str, tuple[str, str]] = {
@@ -146,6 +187,14 @@ def check_size(request: SolveRequest, points: int, outputs: int) -> None:
             f"method alternating keeps kernels of training.steps x points x outputs = {size} rows densely "
             f"(limit: {limits.MAX_ALTERNATING_SIZE}); use dmft"
         )
+    if request.outputs.responses:
+        times = request.outputs.kernel_times
+        kept = (request.training.steps if times == "all" else len(times)) * points * outputs
+        if kept > limits.MAX_KERNEL_ENTRIES:
+            raise ValueError(
+                f"outputs.responses are kept densely: outputs.kernel_times x points x outputs = {kept} "
+                f"(limit: {limits.MAX_KERNEL_ENTRIES}); choose fewer outputs.kernel_times"
+            )
     if request.method.name == "perturbation":
         _check_perturbation(request, points, outputs)
 

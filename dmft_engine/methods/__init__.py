@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from dmft_engine.gradient_descent import Reporter
 from dmft_engine.methods.alternating import Alternating
 from dmft_engine.methods.dmft import Dmft
 from dmft_engine.methods.finite_width import FiniteWidth
@@ -13,6 +12,7 @@ from dmft_engine.methods.linear import Linear
 from dmft_engine.methods.perturbation import Perturbation
 from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.problem import Problem
+from dmft_engine.reporter import Reporter
 from dmft_engine.solution import Solution
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from dmft_engine.alternation import Draws, Iteration
-from dmft_engine.gradient_descent import Reporter
 from dmft_engine.problem import Problem
+from dmft_engine.reporter import Reporter
 from dmft_engine.solution import Arrays, Solution, standard_error
 from dmft_schema import AlternatingMethod
 

@@ -7,14 +7,16 @@ import math
 import numpy as np
 import torch
 
+from dmft_engine.dynamics import train
 from dmft_engine.errors import TooFewSamples
-from dmft_engine.gradient_descent import Reporter, train
 from dmft_engine.initialisation import joint_kernel, revealed_weights
 from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.population import MAX_KNOWN_FRACTION, Exhausted
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
+from dmft_engine.reporter import Reporter
 from dmft_engine.solution import Solution
+from dmft_engine.training_run import TrainingRun
 from dmft_engine.trajectory import Trajectory
 from dmft_schema import DmftMethod, GradientIndependenceMethod
 from dmft_schema.limits import DEFAULT_SAMPLES, MAX_SAMPLES
@@ -83,7 +85,8 @@ class Dmft:
                 self._device,
                 self._responses,
             )
-            train(self._problem, weights, self._trajectory, reporter, method.readout, kernel)
+            run = TrainingRun(self._problem, weights, self._trajectory, reporter, method.readout, kernel)
+            train(run)
         finally:
             # Only the trajectory is kept: the weights' bases are the bulk of the memory.
             self._basis_sizes = self._trajectory.basis_sizes

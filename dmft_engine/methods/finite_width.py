@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from dmft_engine.gradient_descent import Reporter, train
+from dmft_engine.dynamics import train
 from dmft_engine.initialisation import dense_weights, joint_kernel
 from dmft_engine.problem import Problem
+from dmft_engine.reporter import Reporter
 from dmft_engine.solution import Solution
+from dmft_engine.training_run import TrainingRun
 from dmft_engine.trajectory import Trajectory
 from dmft_schema import FiniteWidthMethod
 
@@ -48,7 +50,7 @@ class FiniteWidth:
                 self._problem, method.width, members, method.seed, self._dtype, self._device
             )
             self._trajectories.append(Trajectory.empty(self._problem, method.width))
-            train(self._problem, weights, self._trajectories[-1], reporter, "exact", kernel)
+            train(TrainingRun(self._problem, weights, self._trajectories[-1], reporter, "exact", kernel))
 
     def solution(self) -> Solution | None:
         """Of the members that went furthest: those of a chunk that was cut short are left out,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dmft_engine.gradient_descent import Reporter
 from dmft_engine.methods.dmft import Dmft
 from dmft_engine.methods.linear import Linear
 from dmft_engine.problem import Problem
+from dmft_engine.reporter import Reporter
 from dmft_engine.solution import Solution
 from dmft_schema.support import has_algebraic_theory
 
@@ -18,7 +18,7 @@ class GradientIndependence:
     """
 
     def __init__(self, problem: Problem, device: str) -> None:
-        algebraic = has_algebraic_theory(problem)
+        algebraic = has_algebraic_theory(problem) and not problem.outputs.field_times
         solver = Linear if algebraic else Dmft
         self._solver: Linear | Dmft = solver(problem, device, responses=False)
 

@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from dmft_engine.algebraic import LinearTheory
-from dmft_engine.gradient_descent import Reporter, check_convergent
 from dmft_engine.initialisation import joint_kernel
 from dmft_engine.kernel_record import factor_of
 from dmft_engine.losses import LOSSES
 from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
+from dmft_engine.reporter import Reporter
 from dmft_engine.solution import Arrays, Solution
+from dmft_engine.training_run import check_convergent
 from dmft_schema import GradientIndependenceMethod, LinearMethod
 
 FACTOR_ERROR = 1e-13

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dmft_engine.gradient_descent import Reporter, check_convergent
 from dmft_engine.losses import reported_and_errors
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
+from dmft_engine.reporter import Reporter
 from dmft_engine.solution import Arrays, Solution
+from dmft_engine.training_run import check_convergent
 
 
 class Perturbation:

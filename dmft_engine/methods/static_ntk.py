@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.integrate import LSODA
 
 from dmft_engine.activations import ACTIVATIONS
 from dmft_engine.fields import Scales
 from dmft_engine.gaussian_kernels import InitialKernels, initial_kernels
-from dmft_engine.gradient_descent import Reporter, check_convergent
 from dmft_engine.initialisation import joint_kernel, kernel_factor
 from dmft_engine.losses import LOSSES
+from dmft_engine.networks import ARCHITECTURES
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
+from dmft_engine.reporter import Reporter
 from dmft_engine.solution import Solution
+from dmft_engine.training_run import check_convergent
 
 
 class StaticNtk:
@@ -22,6 +28,7 @@ class StaticNtk:
     def __init__(self, problem: Problem, device: str) -> None:
         self._problem = problem
         self._device = device
+        self._loss = LOSSES[problem.training.loss]
         self._kernels: InitialKernels | None = None
         self._predictions: list[torch.Tensor] = []
 
@@ -30,30 +37,67 @@ class StaticNtk:
         return self._problem.training.steps
 
     def run(self, reporter: Reporter) -> None:
-        problem = self._problem
+        problem, training = self._problem, self._problem.training
         self._kernels = initial_kernels(
             ACTIVATIONS[problem.network.activation],
             joint_kernel(problem, self._device),
             Scales.of(problem.network),
+            ARCHITECTURES[problem.network.architecture].skips,
         )
-        points = problem.data.points
-        to_training = self._kernels.ntk[:, :points]
-        targets = torch.tensor(problem.data.targets, device=self._device)
-        loss = LOSSES[problem.training.loss]
-        recipe = Recipe(problem.training, points)
-        f = torch.zeros(to_training.shape[0], problem.data.outputs).to(to_training)
-        velocity = torch.zeros_like(f)
+        to_training = self._kernels.ntk[:, : problem.data.points]
+        flows = training.dynamics == "gradient_flow"
+        trajectory = self._flow(to_training) if flows else self._descend(to_training)
         initial = 1.0
-        for step in range(problem.training.steps):
-            current = float(loss.reported(f[:points], targets))
+        for step, f in enumerate(trajectory):
+            current = float(self._loss.reported(f[: problem.data.points], self._targets(f)))
             initial = current if step == 0 else initial
-            check_convergent(current, initial, step, problem.training.learning_rate)
+            check_convergent(current, initial, step, training.learning_rate)
             self._predictions.append(f)
             reporter.step("training", current)
+
+    def _targets(self, like: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(self._problem.data.targets).to(like)
+
+    def _errors(self, f: torch.Tensor) -> torch.Tensor:
+        return self._loss.errors(f[: self._problem.data.points], self._targets(f))
+
+    def _start(self, to_training: torch.Tensor) -> torch.Tensor:
+        return to_training.new_zeros(len(to_training), self._problem.data.outputs)
+
+    def _descend(self, to_training: torch.Tensor) -> Iterator[torch.Tensor]:
+        recipe = Recipe(self._problem.training, self._problem.data.points)
+        f = self._start(to_training)
+        velocity = torch.zeros_like(f)
+        for step in range(self._problem.training.steps):
+            yield f
             # f(t+1) = f(t) + v,  v = mu v + (eta / P) K Delta(t): f is linear in the parameters.
-            weighted = recipe.weighting(step, f)[:, None] * loss.errors(f[:points], targets)
+            weighted = recipe.weighting(step, f)[:, None] * self._errors(f)
             velocity = recipe.dynamics(step).momentum * velocity + to_training @ weighted
             f = f + velocity
+
+    def _flow(self, to_training: torch.Tensor) -> Iterator[torch.Tensor]:
+        """df / d tau = (1 / P) K Delta."""
+        training, start = self._problem.training, self._start(to_training)
+
+        def slope(_: float, flat: NDArray) -> NDArray:
+            f = torch.from_numpy(flat).to(start).view_as(start)
+            change = to_training @ self._errors(f) / self._problem.data.points
+            return change.flatten().cpu().numpy()
+
+        times = Recipe(training, 1).times
+        solver = LSODA(
+            slope,
+            0.0,
+            start.flatten().cpu().numpy(),
+            max(float(times[-1]), training.learning_rate),
+            rtol=training.flow_tolerance,
+            atol=training.flow_tolerance,
+        )
+        yield start
+        for time in times[1:]:
+            while solver.t < time:
+                solver.step()
+            yield torch.from_numpy(solver.dense_output()(time)).to(start).view_as(start)
 
     def solution(self) -> Solution | None:
         if self._kernels is None or not self._predictions:

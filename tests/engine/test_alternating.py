@@ -42,7 +42,9 @@ def assert_within_errors(found: np.ndarray, expected: np.ndarray, error: np.ndar
     assert (np.abs(found - expected) <= quantile * error + 1e-6).all()
 
 
-@pytest.mark.parametrize(("activation", "depth"), [("tanh", 2), ("tanh", 3), ("erf", 2), ("softplus", 2)])
+@pytest.mark.parametrize(
+    ("activation", "depth"), [("tanh", 1), ("tanh", 2), ("tanh", 3), ("erf", 2), ("softplus", 2)]
+)
 def test_meets_dmft_within_both_errors(activation: str, depth: int) -> None:
     problem = setting(activation, depth)
     iterated, revealed = alternating(problem), limit(problem)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dmft_engine import Problem
-from dmft_engine.gradient_descent import Reporter
 from dmft_engine.methods.dmft import Dmft
+from dmft_engine.reporter import Reporter
 from dmft_engine.solution import assemble
 from dmft_schema import JobStatus
 from tests.problems import request, run, shared_reference, sphere, stored

@@ -9,6 +9,8 @@ import pytest
 
 from dmft_engine import Problem, Result, solve
 from dmft_engine.activations import ACTIVATIONS
+from dmft_engine.dynamics import DYNAMICS
+from dmft_engine.initialisation import BACKWARD_RULES
 from dmft_engine.losses import LOSSES
 from dmft_engine.methods import METHODS
 from dmft_engine.networks import ARCHITECTURES
@@ -253,6 +255,8 @@ def test_schema_capabilities_and_engine_are_the_same_set() -> None:
     assert set(listed.architectures) == set(ARCHITECTURES)
     assert set(listed.losses) == set(LOSSES)
     assert set(listed.schedules) == set(SCHEDULES)
+    assert set(listed.dynamics) == set(DYNAMICS)
+    assert set(listed.backward_rules) == set(BACKWARD_RULES)
     assert set(listed.unsupported) == set(METHODS)
 
 

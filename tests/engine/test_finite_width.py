@@ -30,6 +30,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "several outputs": {"targets": ONE_HOT},
     "biases": {"network": {"bias_scale": 0.4}},
     "scales": {"network": {"weight_scales": [1.3, 0.7, 1.1]}},
+    "residual": {"network": {"architecture": "residual", "branch_scale": 1.7}},
+    "residual with all": {
+        "network": {
+            "architecture": "residual",
+            "bias_scale": 0.4,
+            "weight_scales": [1.3, 0.7, 1.1],
+        },
+        "training": {"weight_decay": 0.1, "momentum": 0.3},
+    },
     "all": {
         "network": {"bias_scale": 0.4, "weight_scales": [1.3, 0.7, 1.1]},
         "training": {"weight_decay": 0.1, "momentum": 0.3, "loss": "cross_entropy"},
@@ -72,6 +81,8 @@ def by_torch_optim(options: dict[str, Any]) -> np.ndarray:
     w2 = drawn.readout._weights.value[0].clone().requires_grad_()
     biases = [bias._weights.value[0].clone().requires_grad_() for bias in drawn.biases]
     sigma = network.weight_scales or [1.0] * 3
+    residual = network.architecture == "residual"
+    branch = network.branch_scale / 2**0.5 if residual else 1.0
     rate = training.learning_rate * network.gamma0**2 * WIDTH
     optimiser = torch.optim.SGD(
         [w0, w1, w2, *biases],
@@ -84,7 +95,8 @@ def by_torch_optim(options: dict[str, Any]) -> np.ndarray:
     predictions = []
     for _ in range(STEPS):
         h = sigma[0] * factor @ w0 + (network.bias_scale * biases[0] if biases else 0)
-        h = sigma[1] * torch.tanh(h) @ w1.T / WIDTH**0.5 + (network.bias_scale * biases[1] if biases else 0)
+        into = branch * sigma[1] * torch.tanh(h) @ w1.T / WIDTH**0.5
+        h = (h if residual else 0) + into + (network.bias_scale * biases[1] if biases else 0)
         f = sigma[2] * torch.tanh(h) @ w2.T / (network.gamma0 * WIDTH)
         if training.weight_decay == 0:
             at_start = f.detach() if at_start is None else at_start
@@ -101,6 +113,44 @@ def test_training_is_what_torch_optim_does(name: str) -> None:
     result = run(**sections(OPTIONS[name])).arrays
     expected = by_torch_optim(OPTIONS[name])
     np.testing.assert_allclose(result["predictions"].reshape(expected.shape), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["feedback_alignment", "direct_feedback_alignment"])
+def test_feedback_rules_written_out(rule: str) -> None:
+    """Two layers by hand: errors go back by fixed matrices, everything forward is trained."""
+    given = sections({"training": {"backward_rule": rule}, "targets": ONE_HOT})
+    problem = Problem.from_request(request(**given))
+    rate, gamma0 = 0.2, 0.8
+    drawn = dense_weights(problem, WIDTH, range(1), 3, torch.float64, "cpu")
+    factor = drawn.input._factor[0]
+    w0, w2 = drawn.input._weights.value[0], drawn.readout._weights.value[0]
+    w1 = drawn.hidden[0]._scaled.value[0]  # type: ignore[attr-defined]
+    for feedback in drawn.feedback.values():
+        feedback.apply(torch.zeros(1, 1, WIDTH, dtype=torch.float64))
+    fixed = {layer: feedback._vectors[0] for layer, feedback in drawn.feedback.items()}  # type: ignore[index]
+    targets = torch.tensor(problem.data.targets)
+    predictions = []
+    for _ in range(STEPS):
+        first = torch.tanh(factor @ w0)
+        second = torch.tanh(first @ w1.T)
+        output = second @ w2.T / (gamma0 * WIDTH)
+        predictions.append(output - predictions[0] if predictions else output)
+        f = predictions[-1] if len(predictions) > 1 else torch.zeros_like(output)
+        weighted = gamma0 * rate / POINTS * (targets - f)
+        g2 = (1 - second**2)[:, None] * fixed[1]  # [P, C, N]
+        if rule == "feedback_alignment":
+            z1 = g2 @ drawn.hidden[0]._feedback[0]  # type: ignore[attr-defined]
+        else:
+            z1 = fixed[0].expand(POINTS, -1, -1)
+        g1 = (1 - first**2)[:, None] * z1
+        w2 = w2 + weighted.T @ second
+        w1 = w1 + torch.einsum("pc,pcn,pm->nm", weighted, g2, first) / WIDTH
+        w0 = w0 + torch.einsum("pc,pcn,pk->kn", weighted, g1, factor)
+    predictions[0] = torch.zeros_like(predictions[0])
+    result = run(**given)
+    np.testing.assert_allclose(result.arrays["predictions"], torch.stack(predictions), atol=1e-12)
+    assert "ntk" not in result.arrays
+    assert "ntk is left out" in result.diagnostics.notes[0]
 
 
 def test_batches_are_a_fixed_order_of_whole_batches() -> None:

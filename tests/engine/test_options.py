@@ -34,6 +34,25 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "large learning rate": {"training": {"learning_rate": 1.2}},
     "one layer": {"network": {"depth": 1}},
     "relu with weight decay": {"network": {"activation": "relu"}, "training": {"weight_decay": 0.2}},
+    "residual": {"network": {"architecture": "residual", "depth": 4, "branch_scale": 1.3}},
+    "residual with biases, scales and weight decay": {
+        "network": {
+            "architecture": "residual",
+            "depth": 3,
+            "bias_scale": 0.4,
+            "weight_scales": [1.0, 0.8, 1.2, 1.1],
+        },
+        "training": {"weight_decay": 0.2},
+    },
+    "feedback alignment": {
+        "network": {"depth": 3},
+        "training": {"backward_rule": "feedback_alignment"},
+    },
+    "direct feedback alignment": {
+        "network": {"depth": 3},
+        "training": {"backward_rule": "direct_feedback_alignment", "weight_decay": 0.1},
+    },
+    "gradient flow": {"training": {"dynamics": "gradient_flow", "weight_decay": 0.1}},
     "all": {
         "network": {"bias_scale": 0.5, "weight_scales": [1.2, 0.8, 1.1]},
         "training": {"momentum": 0.5, "weight_decay": 0.2, "batch_size": 3, "schedule": "linear"},
@@ -77,7 +96,7 @@ def test_limit_meets_dense_networks_extrapolated(name: str) -> None:
 
 
 def test_static_ntk_with_options_is_the_limit_of_small_gamma0() -> None:
-    for name in ("momentum", "schedule", "minibatches", "cross-entropy", "biases", "scales"):
+    for name in ("momentum", "schedule", "minibatches", "cross-entropy", "biases", "scales", "residual"):
         options = dict(OPTIONS[name])
         options["network"] = {"activation": "erf", "gamma0": 1e-3} | options.get("network", {})
         lazy = solved(options, name="static_ntk")

@@ -1,0 +1,141 @@
+"""One training run of weights: the fields at a time, what is recorded of them, the gradient they give."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dmft_engine.activations import ACTIVATIONS
+from dmft_engine.errors import Diverged
+from dmft_engine.fields import Fields
+from dmft_engine.losses import LOSSES
+from dmft_engine.networks import ARCHITECTURES, propagate
+from dmft_engine.problem import Problem
+from dmft_engine.recipe import Dynamics
+from dmft_engine.reporter import Reporter
+from dmft_engine.subspace import NotFinite
+from dmft_engine.trajectory import Trajectory
+from dmft_engine.weights import Weights
+
+DIVERGED_LOSS = 1e6
+"""Loss, relative to the loss at t = 0, from which training counts as diverged."""
+
+
+class TrainingRun:
+    """What gradient descent and gradient flow share: they differ in when they move the weights.
+
+    Attributes:
+        problem: data, network and training; its method is not looked at.
+        weights: trained in place.
+        trajectory: holds all that was reached, also when training raises.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        weights: Weights,
+        trajectory: Trajectory,
+        reporter: Reporter,
+        readout: str,
+        input_kernel: Tensor,
+    ) -> None:
+        """
+        Args:
+            problem: see above.
+            weights: at initialisation.
+            trajectory: empty; filled step by step.
+            reporter: told of each step.
+            readout: exact or ntk (theory section 1).
+            input_kernel: [P, P] joint kernel K^x, on the weights' device.
+        """
+        self.problem = problem
+        self.weights = weights
+        self.trajectory = trajectory
+        self._reporter = reporter
+        self._exact = readout == "exact"
+        self._kernel = input_kernel
+        self._loss = LOSSES[problem.training.loss]
+        self._activation = ACTIVATIONS[problem.network.activation]
+        self._forward = ARCHITECTURES[problem.network.architecture].forward
+        self._targets = torch.tensor(problem.data.targets).to(input_kernel)
+        self._kernel_steps = set(problem.kernel_steps.tolist())
+        # With weight decay the output at t = 0 does not stay: there is nothing fixed to subtract.
+        self._centred = problem.training.weight_decay == 0
+        self._initial_output: Tensor | None = None
+        self._initial_loss = 1.0
+        self._rolled_out: Tensor | None = None
+
+    def fields(self, step: int) -> Fields:
+        """At the current weights; `step` is for the message if they are not finite."""
+        # Gradients at test points move no weight; only the ntk readout needs them, to move f there.
+        points = self.problem.data.points if self._exact else len(self.problem.data.kernel)
+        try:
+            fields = propagate(self._forward, self._activation, self.weights, points)
+        except NotFinite:
+            rate = self.problem.training.learning_rate
+            raise diverged(math.inf, self._initial_loss, step, rate) from None
+        if self._initial_output is None:
+            self._initial_output = fields.output
+            self._rolled_out = None if self._exact else torch.zeros_like(fields.output)
+        return fields
+
+    def predictions(self, fields: Fields) -> Tensor:
+        """f of all points [R, A, C]: read off the fields, or rolled out with the ntk."""
+        assert self._initial_output is not None
+        if self._rolled_out is not None:
+            return self._rolled_out
+        # f = w . phi(h^L) / (gamma0 N), centred so that f(0) = 0.
+        output = fields.output - self._initial_output if self._centred else fields.output
+        return output / (self.problem.network.gamma0 * self.weights.layers[0].samples)
+
+    def record(self, step: int, fields: Fields, f: Tensor) -> None:
+        """Keep what is wanted of a recorded time, and report it.
+
+        Raises:
+            Diverged: the loss is not finite or has exploded.
+            Cancelled: the caller asked to stop.
+        """
+        loss = float(self._loss.reported(f[:, : self.problem.data.points], self._targets).mean())
+        self._initial_loss = loss if step == 0 else self._initial_loss
+        check_convergent(loss, self._initial_loss, step, self.problem.training.learning_rate)
+        self.trajectory.record_step(f, self.weights)
+        self.trajectory.record_responses(self._activation, fields, self.weights)
+        if step in self._kernel_steps:
+            self.trajectory.record_kernels(step, fields, self.weights, self._kernel)
+        if self.trajectory.fields.wants(step):
+            self.trajectory.fields.record(step, fields)
+        self._reporter.step("training", loss, max(self.trajectory.basis_sizes.values()))
+
+    def update(self, fields: Fields, f: Tensor, weighting: Tensor, dynamics: Dynamics) -> None:
+        """Move the weights along the gradient.
+
+        Args:
+            fields, f: at the current weights.
+            weighting: [P], what each point's error counts: eta / P, say.
+            dynamics: momentum and decay of the step.
+        """
+        points = self.problem.data.points
+        errors = torch.zeros_like(f)
+        errors[:, :points] = weighting[:, None] * self._loss.errors(f[:, :points], self._targets)
+        if not self._exact:
+            # f(t+1) = f(t) + (eta / P) K(t, t) Delta(t)
+            self._rolled_out = f + torch.einsum("rcpdq,rqd->rpc", fields.ntk(self._kernel), errors)
+        self.weights.update(fields, self.problem.network.gamma0 * errors.mT, dynamics)
+
+
+def check_convergent(loss: float, initial: float, step: int, learning_rate: float) -> None:
+    """Raise Diverged if the loss is not finite or has exploded since the start."""
+    if loss <= DIVERGED_LOSS * max(initial, 1.0):  # false for NaN, too
+        return
+    raise diverged(loss, initial, step, learning_rate)
+
+
+def diverged(loss: float, initial: float, step: int, learning_rate: float) -> Diverged:
+    """The error of a training run whose loss has exploded."""
+    return Diverged(
+        f"training diverged at step {step}: the loss is {loss:.3g} (it began at {initial:.3g})",
+        f"Lower training.learning_rate (now {learning_rate:g}), for example to {learning_rate / 4:g}.",
+        step,
+    )
