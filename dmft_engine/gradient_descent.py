@@ -11,6 +11,6 @@ def descend(run: TrainingRun) -> None:
     recipe = Recipe(run.problem.training, run.problem.data.points)
     for step in range(run.problem.training.steps):
         fields = run.fields(step)
-        f = run.predictions(fields)
+        f = run.predictions(fields, step)
         run.record(step, fields, f)
         run.update(fields, f, recipe.weighting(step, f), recipe.dynamics(step))

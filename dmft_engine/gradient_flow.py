@@ -34,7 +34,7 @@ def flow(run: TrainingRun) -> None:
     training = run.problem.training
     integrator = _Integrator(run)
     for step in range(training.steps):
-        run.record(step, integrator.fields, run.predictions(integrator.fields))
+        run.record(step, integrator.fields, run.predictions(integrator.fields, step))
         if step + 1 < training.steps:
             integrator.advance(step)
 
@@ -87,14 +87,14 @@ class _Integrator:
         for parameter in parameters:
             parameter.begin()
         try:
-            self._slope(self.fields)
+            self._slope(self.fields, step)
             for row in RK23.A[1:]:
                 used = len(parameters[0].slopes)
                 self._move([length * float(a) for a in row[:used]])
-                self._slope(self._run.fields(step))
+                self._slope(self._run.fields(step), step)
             self._move([length * float(b) for b in RK23.B])
             end = self._run.fields(step)
-            self._slope(end)
+            self._slope(end, step)
             weights = [length * float(e) for e in RK23.E]
             error = max(float(p.combine(weights).norm()) / p.unit / len(p.value) ** 0.5 for p in parameters)
         except Diverged:
@@ -112,9 +112,9 @@ class _Integrator:
         for parameter in self._run.weights.parameters():
             parameter.move(amounts)
 
-    def _slope(self, fields: Fields) -> None:
+    def _slope(self, fields: Fields, step: int) -> None:
         run = self._run
-        f = run.predictions(fields)
+        f = run.predictions(fields, step)
         points = run.problem.data.points
         weighting = torch.full((points,), 1 / points).to(f)
         run.update(fields, f, weighting, Dynamics(0.0, run.problem.training.weight_decay, flows=True))

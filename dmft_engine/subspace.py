@@ -143,8 +143,11 @@ def _principal(residual: Tensor, limit: Tensor) -> Tensor:
     """Combinations [R, n, S] of the residuals [R, P, S], strongest first, that must join.
 
     n is the most that any replica needs; 0 when all have a spectral norm (squared) within `limit` [R].
+    Each has the sign that makes it positive at the first neuron: of two solves whose fields differ by a sign,
+    the same random vector then answers the same direction (second_order.py).
     """
     values, vectors = torch.linalg.eigh(residual @ residual.mT)
     count = int((values > limit[:, None]).sum(dim=1).max())
     strongest = vectors[..., vectors.shape[-1] - count :].flip(-1)
-    return strongest.mT @ residual
+    joining = strongest.mT @ residual
+    return joining * torch.where(joining[..., :1] < 0, -1.0, 1.0)

@@ -81,8 +81,13 @@ class TrainingRun:
             self._rolled_out = None if self._exact else torch.zeros_like(fields.output)
         return fields
 
-    def predictions(self, fields: Fields) -> Tensor:
-        """f of all points [R, A, C]: read off the fields, or rolled out with the ntk."""
+    @property
+    def strength(self) -> float:
+        """gamma0 as it stands in the gradient step."""
+        return self.problem.network.gamma0
+
+    def predictions(self, fields: Fields, step: int) -> Tensor:
+        """f of all points at a step [R, A, C]: read off the fields, or rolled out with the ntk."""
         assert self._initial_output is not None
         if self._rolled_out is not None:
             return self._rolled_out
@@ -122,7 +127,7 @@ class TrainingRun:
         if not self._exact:
             # f(t+1) = f(t) + (eta / P) K(t, t) Delta(t)
             self._rolled_out = f + torch.einsum("rcpdq,rqd->rpc", fields.ntk(self._kernel), errors)
-        self.weights.update(fields, self.problem.network.gamma0 * errors.mT, dynamics)
+        self.weights.update(fields, self.strength * errors.mT, dynamics)
 
 
 def check_convergent(loss: float, initial: float, step: int, learning_rate: float) -> None:

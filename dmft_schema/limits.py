@@ -18,6 +18,9 @@ MAX_ITERATIONS = 1_000
 MAX_ALTERNATING_SIZE = 4_000
 """steps x points x outputs of the method alternating, whose memory grows as its square."""
 
+MAX_PERTURBATION_ENTRIES = 10_000_000
+"""steps x (points x outputs)^2 of the method perturbation, for other than deep linear networks."""
+
 MAX_WIDTH = 16_384
 MAX_ENSEMBLE = 256
 MIN_FLOAT32_TOLERANCE = 1e-5

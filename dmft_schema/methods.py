@@ -105,10 +105,26 @@ class GradientIndependenceMethod(_Revealing):
 
 
 class PerturbationMethod(StrictModel):
-    """Leading order in gamma0^2 about the lazy limit, in closed form, for deep linear networks."""
+    """Leading order in gamma0^2 about the lazy limit.
+
+    Deep linear networks with one output are solved in closed form, without samples.
+    """
 
     name: Literal["perturbation"]
+    samples: int = Field(
+        8192,
+        ge=limits.MIN_SAMPLES,
+        le=limits.MAX_SAMPLES,
+        description="Sampled neurons in each layer, over all replicas.",
+    )
+    replicas: int = Field(4, ge=2, le=limits.MAX_REPLICAS)
+    seed: int = Field(0, ge=0, lt=2**32)
     dtype: Literal["float64"] = "float64"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_divisible(self.samples, self.replicas)
+        return self
 
 
 class StaticNtkMethod(StrictModel):

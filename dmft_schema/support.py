@@ -77,7 +77,8 @@ UNSUPPORTED: dict[str, frozenset[str]] = {
     ),
     "linear": frozenset(NOT_ALGEBRAIC | {"fields"}),
     "gradient_independence": frozenset({"responses", "feedback"}),
-    "perturbation": frozenset(NOT_ALGEBRAIC | {"responses", "fields"}),
+    # With kinks, kernels change as |gamma0|: there is no order gamma0^2 that leads.
+    "perturbation": frozenset({"kinks", "momentum", "weight_decay", "flow", "feedback", "responses", "fields"}),
     "static_ntk": frozenset({"weight_decay", "feedback", "responses", "fields"}),
     "finite_width": frozenset({"lazy", "responses"}),
 }
@@ -200,13 +201,19 @@ def check_size(request: SolveRequest, points: int, outputs: int) -> None:
 
 
 def _check_perturbation(request: SolveRequest, points: int, outputs: int) -> None:
-    if outputs > 1:
-        raise ValueError(f"method perturbation takes targets with one output; got {outputs}")
     times = request.outputs.kernel_times
-    kept = request.training.steps if times == "all" else len(times)
-    if set(request.outputs.kernels) & {"phi", "g"} and kept * points > limits.MAX_KERNEL_ENTRIES:
+    kept = (request.training.steps if times == "all" else len(times)) * points * outputs
+    if set(request.outputs.kernels) & {"phi", "g"} and kept > limits.MAX_KERNEL_ENTRIES:
         raise ValueError(
-            f"method perturbation keeps two-time kernels densely: outputs.kernel_times x points = {kept} x "
-            f"{points} = {kept * points} (limit: {limits.MAX_KERNEL_ENTRIES}); choose fewer "
+            f"method perturbation keeps two-time kernels densely: outputs.kernel_times x points x outputs = "
+            f"{kept} (limit: {limits.MAX_KERNEL_ENTRIES}); choose fewer "
             'outputs.kernel_times, or outputs.kernels ["ntk"]'
+        )
+    if has_algebraic_theory(request) and outputs == 1:
+        return
+    entries = request.training.steps * (points * outputs) ** 2
+    if entries > limits.MAX_PERTURBATION_ENTRIES:
+        raise ValueError(
+            "method perturbation keeps the ntk of every step: training.steps x (points x outputs)^2 = "
+            f"{entries} (limit: {limits.MAX_PERTURBATION_ENTRIES}); use fewer training.steps or points"
         )

@@ -5,110 +5,137 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dmft_engine.errors import Diverged, TooFewSamples
 from dmft_engine.losses import reported_and_errors
+from dmft_engine.methods.static_ntk import StaticNtk
+from dmft_engine.population import Exhausted
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
 from dmft_engine.reporter import Reporter
-from dmft_engine.solution import Arrays, Solution
+from dmft_engine.second_order import BySampling, ClosedForm, SecondOrder
+from dmft_engine.solution import Arrays, Solution, standard_error
 from dmft_engine.training_run import check_convergent
+from dmft_schema import PerturbationMethod
+from dmft_schema.support import has_algebraic_theory
 
 
 class Perturbation:
-    """Deep linear networks in closed form: kernels K_0 + gamma0^2 K_1(t, s), K_1 along the lazy dynamics."""
+    """Kernels K_0 + gamma0^2 K_1(t, s), with K_1 along the lazy dynamics, and f advanced with their NTK."""
 
     def __init__(self, problem: Problem, device: str) -> None:
+        if not isinstance(problem.method, PerturbationMethod):
+            raise TypeError("Perturbation needs a PerturbationMethod")
         self._problem = problem
-        self._depth = problem.network.depth
-        self._recipe = Recipe(problem.training, problem.data.points)
-        self._lazy: list[NDArray] = []
+        self._method = problem.method
+        self._device = device
+        self._closed = has_algebraic_theory(problem) and problem.data.outputs == 1
+        self._lazy = StaticNtk(problem, device)
+        self._second: SecondOrder | None = None
         self._predictions: list[NDArray] = []
         self._ntk: list[NDArray] = []
 
     @property
     def work(self) -> int:
-        return self._problem.training.steps
+        # Two runs by sampling, and the predictions.
+        return self._problem.training.steps * (1 if self._closed else 3)
 
     def run(self, reporter: Reporter) -> None:
-        problem = self._problem
-        kernel, points = problem.data.kernel, problem.data.points
-        to_training = kernel[:, :points]
-        lazy = f = np.zeros((len(kernel), 1))
-        v = np.zeros((points, 1))
-        moment = np.zeros((points, points))
+        problem, method = self._problem, self._method
+        failure: Diverged | None = None
+        try:
+            self._lazy.run(Reporter(problem.training.steps, None, None))
+        except Diverged as diverged:
+            if not self._closed or not self._lazy.predictions.size:
+                raise
+            failure = diverged
+        lazy = self._lazy.predictions
+        if self._closed:
+            self._second = ClosedForm(problem, lazy)
+        else:
+            try:
+                self._second = BySampling(problem, lazy, reporter, self._device)
+            except Exhausted as full:
+                raise TooFewSamples(
+                    f"the lazy dynamics visits more than {full.known} directions, too many for the "
+                    f"{method.samples // method.replicas} sampled neurons of each replica",
+                    f"Set method.samples to {2 * method.samples} or more.",
+                ) from full
+        points, square = problem.data.points, problem.network.gamma0**2
+        recipe = Recipe(problem.training, points)
+        at_start = self._lazy.ntk
+        f = np.zeros((self._members, *lazy.shape[1:]))
         initial = 1.0
-        for step in range(problem.training.steps):
-            # v(t) = sum_{s<t} Delta(s),  V(t) = sum_{s<t} Delta(s) v(s)^T, with the weights eta / P inside.
-            self._lazy.append(np.concatenate([v, moment], axis=1))
-            ntk = self._ntk_at(self._lazy[-1])
-            loss, errors = reported_and_errors(problem.training.loss, f[:points], problem.data.targets)
+        for step in range(len(lazy)):
+            ntk = at_start + square * self._second.ntk(step)
+            found = [
+                reported_and_errors(problem.training.loss, own[:points], problem.data.targets) for own in f
+            ]
+            loss = float(np.mean([reported for reported, _ in found]))
             initial = loss if step == 0 else initial
             check_convergent(loss, initial, step, problem.training.learning_rate)
             self._predictions.append(f)
-            self._ntk.append(ntk[:points, :points])
+            self._ntk.append(ntk[:, :points, :, :points])
             reporter.step("training", loss)
-            weighting = self._recipe.weights(step)[:, None]
-            f = f + ntk[:, :points] @ (weighting * errors)
-            _, lazy_errors = reported_and_errors(problem.training.loss, lazy[:points], problem.data.targets)
-            weighted = weighting * lazy_errors
-            lazy = lazy + (self._depth + 1) * to_training @ weighted
-            moment = moment + weighted @ v.T
-            v = v + weighted
+            weighted = recipe.weights(step)[:, None] * np.array([errors for _, errors in found])
+            f = f + np.einsum("racbd,rbd->rac", ntk[:, :, :, :points], weighted)
+        if failure is not None:
+            raise failure
 
-    def _phi_change(self, layer: int, t: NDArray, s: NDArray) -> NDArray:
-        """H_1^l(t, s) = a_l (K v(t)) (K v(s))^T + b_l (K V(t) K + (K V(s) K)^T), [A, A]."""
-        kernel = self._problem.data.kernel[:, : len(t)]
-        below = np.arange(1, layer + 1)
-        a, b = float((below**2).sum()), float((below * (self._depth - below + 1)).sum())
-        moved = kernel @ t[:, 1:] @ kernel.T + (kernel @ s[:, 1:] @ kernel.T).T
-        return a * np.outer(kernel @ t[:, 0], kernel @ s[:, 0]) + b * moved
-
-    def _g_change(self, layer: int, t: NDArray, s: NDArray) -> float:
-        """G_1^l(t, s) = a'_l v(t)^T K v(s) + b'_l (tr K V(t) + tr K V(s)); 0 for l = L + 1."""
-        kernel = self._problem.data.kernel[: len(t), : len(t)]
-        above = np.arange(layer, self._depth + 1)
-        a, b = float(((self._depth - above + 1) ** 2).sum()), float((above * (self._depth - above + 1)).sum())
-        traces = np.vdot(kernel, t[:, 1:]) + np.vdot(kernel, s[:, 1:])
-        return float(a * t[:, 0] @ kernel @ s[:, 0] + b * traces)
-
-    def _ntk_at(self, t: NDArray) -> NDArray:
-        """K_0 + gamma0^2 sum_l (H_1^l + G_1^{l+1} K^x), [A, A]."""
-        kernel, square = self._problem.data.kernel, self._problem.network.gamma0**2
-        change = sum(self._g_change(layer + 1, t, t) for layer in range(self._depth)) * kernel
-        for layer in range(1, self._depth + 1):
-            change = change + self._phi_change(layer, t, t)
-        return (self._depth + 1) * kernel + square * change
+    @property
+    def _members(self) -> int:
+        return 1 if self._closed else self._method.replicas
 
     def solution(self) -> Solution | None:
         if not self._predictions:
             return None
         problem = self._problem
         steps = [int(step) for step in problem.kernel_steps if step < len(self._predictions)]
-        wanted = problem.outputs.kernels
+        ntk = ntk_error = None
+        if "ntk" in problem.outputs.kernels:
+            members = np.array([self._ntk[t] for t in steps])
+            ntk, ntk_error = members.mean(1), standard_error(members.swapaxes(0, 1))
+        sampled = not self._closed
         return Solution(
-            predictions=np.array(self._predictions)[None],
+            predictions=np.array(self._predictions).swapaxes(0, 1),
             kernel_steps=steps,
             phi=[],
             g=[],
-            ntk=np.array([self._ntk[t] for t in steps])[:, :, None, :, None] if "ntk" in wanted else None,
+            ntk=ntk,
+            ntk_standard_error=ntk_error,
+            samples=self._method.samples if sampled else None,
+            replicas=self._method.replicas if sampled else None,
+            seed=self._method.seed if sampled else None,
             arrays=self._two_time_kernels(steps),
         )
 
     def _two_time_kernels(self, steps: list[int]) -> Arrays:
-        """phi_{l} and g_{l}, [K, P, K, P]: not positive semidefinite in general, so never as factors."""
-        problem, points = self._problem, self._problem.data.points
-        square = problem.network.gamma0**2
-        kernel = problem.data.kernel[:points, :points]
-        shape = (len(steps), points, len(steps), points)
+        """phi_{l} and g_{l}, dense: not positive semidefinite in general, so never as factors."""
         arrays: Arrays = {}
-        for layer in range(1, self._depth + 1):
-            phi, g = np.empty(shape), np.empty(shape)
-            for i, t in enumerate(steps):
-                for j, s in enumerate(steps):
-                    change = self._phi_change(layer, self._lazy[t], self._lazy[s])[:points, :points]
-                    phi[i, :, j] = kernel + square * change
-                    g[i, :, j] = 1 + square * self._g_change(layer, self._lazy[t], self._lazy[s])
-            if "phi" in problem.outputs.kernels:
-                arrays[f"phi_{layer}"] = phi
-            if "g" in problem.outputs.kernels:
-                arrays[f"g_{layer}"] = g
+        if self._second is None or not steps:
+            return arrays
+        square, outputs = self._problem.network.gamma0**2, self._problem.data.outputs
+        points = self._problem.data.points
+        identity = np.eye(outputs)
+        for layer, (phi, g) in enumerate(self._lazy.kernels, start=1):
+            at_start = {
+                "phi": phi[:points, :points],
+                "g": np.einsum("pq,cd->pcqd", g[:points, :points], identity),
+            }
+            for name in ("phi", "g"):
+                if name not in self._problem.outputs.kernels:
+                    continue
+                change = self._second.phi if name == "phi" else self._second.g
+                rows = [[change(layer, t, s) for s in steps] for t in steps]
+                # [K, K, R, points.., points..] -> [R, K, points.., K, points..]
+                both = at_start[name] + square * np.moveaxis(np.array(rows), 2, 0)
+                half = (both.ndim - 3) // 2
+                members = np.moveaxis(both, 2, 2 + half)
+                if name == "g" and outputs == 1:
+                    members = members[:, :, :, 0, :, :, 0]
+                arrays[f"{name}_{layer}"] = members.mean(0)
+                same = np.arange(len(steps))
+                between = np.moveaxis(members, members.ndim // 2 + 1, 2)[:, same, same]
+                error = standard_error(between)
+                if error is not None:
+                    arrays[f"{name}_{layer}_standard_error"] = error
         return arrays

@@ -99,6 +99,25 @@ class StaticNtk:
                 solver.step()
             yield torch.from_numpy(solver.dense_output()(time)).to(start).view_as(start)
 
+    @property
+    def predictions(self) -> NDArray:
+        """[T, A, C]."""
+        return torch.stack(self._predictions).cpu().numpy()
+
+    @property
+    def ntk(self) -> NDArray:
+        """[A, C, A, C], once it has run."""
+        assert self._kernels is not None
+        identity = np.eye(self._problem.data.outputs)
+        return np.einsum("ab,cd->acbd", self._kernels.ntk.cpu().numpy(), identity)
+
+    @property
+    def kernels(self) -> list[tuple[NDArray, NDArray]]:
+        """(Phi^l, G^l), each [A, A], for l = 1..L, once it has run."""
+        assert self._kernels is not None
+        pairs = zip(self._kernels.phi[1:], self._kernels.g[:-1], strict=True)
+        return [(phi.cpu().numpy(), g.cpu().numpy()) for phi, g in pairs]
+
     def solution(self) -> Solution | None:
         if self._kernels is None or not self._predictions:
             return None
@@ -117,8 +136,7 @@ class StaticNtk:
         wanted = problem.outputs.kernels
         ntk = None
         if "ntk" in wanted:
-            training = self._kernels.ntk[:points, :points].cpu().numpy()
-            one_time = np.einsum("ab,cd->acbd", training, identity)
+            one_time = self.ntk[:points, :, :points]
             ntk = np.broadcast_to(one_time, (len(steps), *one_time.shape))
         one = np.ones((1, 1))
         return Solution(

@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dmft_engine import Problem
 from dmft_engine.methods.dmft import Dmft
+from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.reporter import Reporter
+from dmft_engine.second_order import EPSILON, BySampling, ClosedForm
 from dmft_engine.solution import assemble
 from dmft_schema import JobStatus
+from tests.engine.test_two_layers import gauss
 from tests.problems import request, run, shared_reference, sphere, stored
 
 TIMES = [10, 30, 60, 99]
@@ -119,3 +123,94 @@ def test_perturbed_predictions_are_better_than_lazy_ones() -> None:
         errors.append((np.abs(expansion - exact).max(), np.abs(lazy - exact).max()))
     assert 12 < errors[0][0] / errors[1][0] < 20
     assert 3 < errors[0][1] / errors[1][1] < 5
+
+
+def sampled_second_order(problem: Problem) -> tuple[np.ndarray, BySampling]:
+    """The lazy predictions, and K_1 by sampling even where there is a closed form."""
+    lazy = StaticNtk(problem, "cpu")
+    silent = Reporter(2 * problem.training.steps, None, None)
+    with torch.no_grad():
+        lazy.run(silent)
+        return lazy.predictions, BySampling(problem, lazy.predictions, silent, "cpu")
+
+
+def test_second_order_by_sampling_meets_the_closed_form() -> None:
+    """On linear networks, where sampling makes no noise: off by epsilon^2 alone."""
+    problem = Problem.from_request(
+        request(
+            sphere(4, 8),
+            network={"depth": 3, "activation": "linear", "gamma0": 0.3},
+            training={"steps": 20, "learning_rate": 0.2},
+            method={"name": "perturbation", "samples": 2048},
+        )
+    )
+    lazy, sampled = sampled_second_order(problem)
+    closed = ClosedForm(problem, lazy)
+    for layer in (1, 2, 3):
+        for name in ("phi", "g"):
+            expected = getattr(closed, name)(layer, 19, 7)
+            difference = np.abs(getattr(sampled, name)(layer, 19, 7) - expected).max()
+            assert difference < 2 * EPSILON**2 * np.abs(expected).max()
+    assert np.abs(sampled.ntk(19) - closed.ntk(19)).max() < 2 * EPSILON**2 * np.abs(closed.ntk(19)).max()
+
+
+def test_second_order_of_one_tanh_layer_by_quadrature() -> None:
+    """K_1 by differences of the two-layer equations under the lazy errors, integrated over neurons."""
+    kernel, targets = np.array([[1.0, 0.3], [0.3, 1.2]]), np.array([1.0, -0.5])
+    steps, rate = 20, 0.3
+    problem = Problem.from_request(
+        request(
+            {"kernel": kernel.tolist(), "targets": targets.tolist()},
+            network={"depth": 1, "activation": "tanh", "gamma0": 0.3},
+            training={"steps": steps, "learning_rate": rate},
+            method={"name": "perturbation", "samples": 32768, "replicas": 8},
+        )
+    )
+    lazy, sampled = sampled_second_order(problem)
+    nodes, weights = gauss(40, 3)
+
+    def final_and_early(strength: float) -> np.ndarray:
+        """<phi(T-1) phi(5)> and <g(T-1) g(5)>, [2, P, P]."""
+        h, w = nodes[:, :2] @ np.linalg.cholesky(kernel).T, nodes[:, 2].copy()
+        fields = []
+        for f in lazy[:, :, 0]:
+            phi, slope = np.tanh(h), 1 - np.tanh(h) ** 2
+            fields.append((phi, w[:, None] * slope))
+            errors = strength * rate / 2 * (targets - f)
+            w, h = w + phi @ errors, h + (w[:, None] * slope * errors) @ kernel
+        return np.array([(a.T * weights) @ b for a, b in zip(fields[-1], fields[5], strict=True)])
+
+    # The quadrature is smooth in the strength: central differences at two of them.
+    at = {
+        e: (final_and_early(e) + final_and_early(-e) - 2 * final_and_early(0)) / (2 * e**2)
+        for e in (0.02, 0.04)
+    }
+    expected = (4 * at[0.02] - at[0.04]) / 3
+    for name, truth in (("phi", expected[0]), ("g", expected[1])):
+        members = getattr(sampled, name)(1, steps - 1, 5).reshape(8, 2, 2)
+        error = members.std(0, ddof=1) / 8**0.5
+        assert (np.abs(members.mean(0) - truth) < 6 * error + 3e-4 * np.abs(truth).max()).all(), name
+        assert error.max() < 0.02 * np.abs(truth).max()
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_perturbed_nonlinear_networks_are_closer_to_the_limit_than_lazy_ones(outputs: int) -> None:
+    data = sphere(4, 8)
+    if outputs == 2:
+        data["targets"] = np.eye(2)[[0, 1, 1, 0]].tolist()
+    shared: dict[str, Any] = {
+        "network": {"depth": 2, "activation": "tanh", "gamma0": 0.25},
+        "training": {"steps": 25, "learning_rate": 0.2},
+    }
+    found = run(data, **shared, method={"name": "perturbation", "samples": 16384, "replicas": 8}).arrays
+    lazy = run(data, **shared, method={"name": "static_ntk"}).arrays
+    limit = run(
+        data, **shared, method={"name": "dmft", "readout": "ntk", "samples": 32768, "replicas": 8}
+    ).arrays
+    error = np.hypot(found["loss_standard_error"], limit["loss_standard_error"])
+    # Fourth order: the second, squared.
+    second_order = np.abs(lazy["loss"] - limit["loss"]).max()
+    assert (np.abs(found["loss"] - limit["loss"]) < 7 * error + 4 * second_order**2).all()
+    assert np.abs(found["loss"] - limit["loss"]).max() < 0.15 * second_order
+    assert found["g_2"].shape == limit["g_2"].shape
+    assert found["ntk"].shape == limit["ntk"].shape

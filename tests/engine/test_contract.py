@@ -18,7 +18,7 @@ from dmft_engine.recipe import SCHEDULES
 from dmft_schema import Capabilities, JobStatus, Progress, kernel_slice
 from dmft_schema import request as contract
 from dmft_schema.data import DIGITS_PER_CLASS
-from dmft_schema.support import KINKED_ACTIVATIONS
+from dmft_schema.support import KINKED_ACTIVATIONS, UNSUPPORTED
 from tests.problems import request, run
 
 STEPS = 12
@@ -28,7 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "alternating": {"samples": 512},
     "linear": {},
     "gradient_independence": {"samples": 1024, "replicas": 2},
-    "perturbation": {},
+    "perturbation": {"samples": 2048, "replicas": 2},
     "static_ntk": {},
     "finite_width": {"width": 64, "ensemble": 3},
 }
@@ -43,17 +43,17 @@ DATA = {
 }
 
 
-LINEAR_ONLY = {"linear", "perturbation"}
+LINEAR_ONLY = {"linear"}
 FLOAT64_ONLY = {"linear", "perturbation"}
-STEP_BY_STEP = [method for method in SETTINGS if method != "alternating"]
-"""Methods that go once through training; the others iterate whole trajectories."""
+STEP_BY_STEP = [method for method in SETTINGS if method not in ("alternating", "perturbation")]
+"""Methods that go once through training; the others go through it several times."""
 
 ALLOWED = [
     (method, activation)
     for method in SETTINGS
     for activation in ACTIVATIONS
     if (method not in LINEAR_ONLY or activation == "linear")
-    and not (method == "alternating" and activation in KINKED_ACTIVATIONS)
+    and not ("kinks" in UNSUPPORTED[method] and activation in KINKED_ACTIVATIONS)
 ]
 
 
@@ -169,6 +169,23 @@ def test_cancel_keeps_what_was_reached(method: str) -> None:
     np.testing.assert_array_equal(part.arrays["loss"], whole.arrays["loss"][:reached])
     assert part.arrays["kernel_times"].tolist() == list(range(len(part.arrays["kernel_times"])))
     assert not part.document().complete
+
+
+def test_perturbation_in_closed_form_goes_once_through_training() -> None:
+    whole = run(**problem("perturbation", "linear"))
+    steps = 0
+
+    def stop() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps == 5
+
+    part = solve(Problem.from_request(request(**problem("perturbation", "linear"))), should_stop=stop)
+    np.testing.assert_array_equal(part.arrays["loss"], whole.arrays["loss"][:5])
+    training = {"steps": 60, "learning_rate": 60.0}
+    diverged = solve(Problem.from_request(request(**problem("perturbation", "linear", training=training))))
+    assert diverged.error is not None
+    assert diverged.error.step == len(diverged.arrays["loss"]) > 1
 
 
 def test_cancel_keeps_the_last_iterate() -> None:
