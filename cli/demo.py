@@ -14,7 +14,7 @@ from cli.errors import CommandError
 from cli.server import LocalServer
 from dmft_client import Client, ClientError, Result
 from dmft_client.plots import compare_figure
-from dmft_schema.kernels import alignment
+from dmft_schema.observables import alignment
 from jobs.settings import Settings
 
 DEPTH = 3

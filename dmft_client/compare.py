@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmft_client.result import Result
-from dmft_schema.kernels import alignment, kernel_layers, two_time_kernel
+from dmft_schema.kernels import kernel_layers, two_time_kernel
+from dmft_schema.observables import alignment
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,12 @@ class Result:
         return self.arrays.get("loss_standard_error")
 
     @property
+    def loss_standard_deviation(self) -> NDArray | None:
+        """[T] between single replicas or networks; None for a deterministic method."""
+        error, members = self.loss_standard_error, self.diagnostics.replicas
+        return None if error is None or members is None else error * members**0.5
+
+    @property
     def loss_truncation_error(self) -> NDArray | None:
         """[T] estimate of the other error of `dmft`; None for the other methods."""
         return self.arrays.get("loss_truncation_error")
@@ -99,6 +105,20 @@ class Result:
     def g(self, layer: int, t: int = -1, s: int | None = None) -> NDArray:
         """G^layer between two kernel times, [P, P] or [P, C, P, C]; see phi."""
         return kernel_slice(self.arrays, "g", layer, t, s)
+
+    def a(self, layer: int, t: int = -1, s: int | None = None) -> NDArray:
+        """The response A^layer = <d phi(h(t)) / d r(s)>, layer 1..L-1, [P, P] or [P, P, C]; see phi.
+
+        Of method linear [P] or [P, C]: r is the same for all points.
+        """
+        return kernel_slice(self.arrays, "a", layer, t, s)
+
+    def b(self, layer: int, t: int = -1, s: int | None = None) -> NDArray:
+        """The response B^layer = <d g^{layer+1}(t) / d u^{layer+1}(s)>, layer 1..L-1, [P, P] or [P, C, P].
+
+        Of method linear [P] or [C, P]: g is the same for all points.
+        """
+        return kernel_slice(self.arrays, "b", layer, t, s)
 
     def ntk(self, t: int = -1) -> NDArray:
         """The neural tangent kernel at one kernel time, [P, P] or [P, C, P, C]; see phi."""

@@ -57,11 +57,15 @@ class InitialKernels:
     Attributes:
         phi: Phi^l for l = 0..L, each [P, P]; phi[0] is K^x.
         g: G^l for l = 1..L+1, each [P, P]; g[-1] is all ones.
+        nngp: covariance of h^l for l = 1..L, and of the output, each [P, P].
+        ntk_by_layer: tangent kernel of h^l for l = 1..L, and of the output, each [P, P].
         scales: sigma_0 .. sigma_L and sigma_b.
     """
 
     phi: list[Tensor]
     g: list[Tensor]
+    nngp: list[Tensor]
+    ntk_by_layer: list[Tensor]
     scales: Scales
 
     @property
@@ -82,6 +86,9 @@ def initial_kernels(
 
         H^1 = sigma_0^2 K^x + sigma_b^2;    H^{l+1} = (H^l) + sigma_l^2 Phi^l + sigma_b^2
         G^L = sigma_L^2 <phi' phi'>;        G^l = G^{l+1} ((1) + sigma_l^2 <phi' phi'>)
+        K^1 = H^1;                          K^{l+1} = H^{l+1} (- H^l) + K^l ((1) + sigma_l^2 <phi' phi'>)
+
+    with H the NNGP and K the NTK of each layer (Jacot et al. 2018).
 
     Args:
         activation: phi.
@@ -90,16 +97,25 @@ def initial_kernels(
         skips: whether the terms in brackets are there (networks.py).
     """
     phi = [input_kernel]
-    derivatives = []
-    covariance = torch.zeros_like(input_kernel)
-    for layer, sigma in enumerate(scales.weights[:-1]):
-        added = sigma**2 * phi[-1] + scales.bias**2
-        covariance = covariance + added if skips and layer else added
-        value, derivative = gaussian_averages(activation, covariance)
-        phi.append(value)
-        derivatives.append(derivative)
+    derivatives: list[Tensor] = []
+    nngp: list[Tensor] = []
+    tangent: list[Tensor] = []
+    for layer, sigma in enumerate(scales.weights):
+        last = layer + 1 == len(scales.weights)
+        skipping = skips and layer > 0 and not last
+        added = sigma**2 * phi[-1] + (0.0 if last else scales.bias**2)
+        if layer == 0:
+            tangent.append(added)
+        else:
+            through = sigma**2 * derivatives[-1]
+            tangent.append(added + tangent[-1] * (1 + through if skipping else through))
+        nngp.append(nngp[-1] + added if skipping else added)
+        if not last:
+            value, derivative = gaussian_averages(activation, nngp[-1])
+            phi.append(value)
+            derivatives.append(derivative)
     g = [torch.ones_like(input_kernel)]
     for derivative, sigma in zip(reversed(derivatives), reversed(scales.weights[1:]), strict=True):
         through = sigma**2 * derivative
         g.insert(0, g[0] * (1 + through if skips and len(g) > 1 else through))
-    return InitialKernels(phi=phi, g=g, scales=scales)
+    return InitialKernels(phi=phi, g=g, nngp=nngp, ntk_by_layer=tangent, scales=scales)

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from dmft_engine.kernel_record import compress, mean_factor
 from dmft_engine.losses import LOSSES
-from dmft_engine.observables import kernel_movement
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
 from dmft_schema import Diagnostics, JobError, JobStatus, ResultDocument, Summary
-from dmft_schema.kernels import alignment
+from dmft_schema.kernels import kernel_slice
 from dmft_schema.limits import MAX_KERNEL_ENTRIES
 from dmft_schema.numerics import NUMERICS_VERSION
+from dmft_schema.observables import effective_dimension, kernel_movement, kernel_target_alignment
 
 CITATION = (
     "B. Bordelon, C. Pehlevan, Self-Consistent Dynamical Field Theory of Kernel Evolution in Wide "
@@ -109,13 +109,18 @@ class Result:
         ntk = self.arrays.get("ntk")
         target_alignment = None
         if ntk is not None and len(ntk):
-            targets = self.problem.data.targets.ravel()
-            final = ntk[-1].astype(np.float64).reshape(targets.size, targets.size)
-            target_alignment = alignment(final, np.outer(targets, targets))
+            target_alignment = kernel_target_alignment(ntk[-1], self.problem.data.targets)
+        depth = self.problem.network.depth
+        movement = kernel_movement(self.arrays, depth)
+        dimensions = None
+        if movement is not None:
+            finals = [kernel_slice(self.arrays, "phi", layer) for layer in range(1, depth + 1)]
+            dimensions = [effective_dimension(final) for final in finals]
         return Summary(
             final_loss=float(loss[-1]),
             kernel_target_alignment=target_alignment,
-            kernel_movement=kernel_movement(self.arrays, self.problem.network.depth),
+            kernel_movement=movement,
+            effective_dimension=dimensions,
         )
 
     @cached_property

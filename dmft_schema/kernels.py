@@ -1,9 +1,11 @@
-"""How kernels stand in a result's NPZ, and how to read any slice of them.
+"""How kernels and responses stand in a result's NPZ, and how to read any slice of them.
 
-Keys: `kernel_times` [K] (steps), `phi_{l}`, `g_{l}` for l = 1..L, `ntk`.
+Keys: `kernel_times` [K] (steps), `phi_{l}`, `g_{l}` for l = 1..L, `ntk`, and `a_{l}`, `b_{l}` for l = 1..L-1.
 Two-time kernels are dense, phi_{l} [K, P, K, P], while K * P is small (K * P * C for g); otherwise factors
 phi_{l}_factor [K, P, k] with phi = factor factor^T. With C > 1 outputs g has the point axes
 [P, C] in place of [P], and ntk is [K, P, C, P, C]. With one output ntk is [K, P, P].
+Responses a_{l} [K, P, K, P (, C)] and b_{l} [K, P (, C), K, P] are dense; method linear leaves out the point
+axis of the backward field, which is the same for all points: a_{l} [K, P, K (, C)], b_{l} [K (, C), K, P].
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 
 def kernel_layers(arrays: Mapping[str, NDArray], name: str) -> list[int]:
-    """Layers for which the two-time kernel `name` (phi or g) is present."""
+    """Layers for which the two-time array `name` (phi, g, a or b) is present."""
     layers = {
         int(parts[1])
         for parts in (key.split("_") for key in arrays)
@@ -42,13 +44,13 @@ def kernel_slice(
 
     Args:
         arrays: a result's arrays (an open NPZ will do).
-        name: phi, g or ntk.
-        layer: 1..L, for phi and g; negative counts from L.
+        name: phi, g, ntk, a or b.
+        layer: 1..L for phi and g, 1..L-1 for a and b; negative counts from the last.
         t, s: indices into `kernel_times`; negative counts from the end; s defaults to t.
             The ntk is kept at equal times only.
 
     Returns:
-        [P, P], or [P, C, P, C] for g and ntk with C > 1 outputs.
+        [P, P], or [P, C, P, C] for g and ntk with C > 1 outputs; responses without their time axes.
 
     Raises:
         KeyError: the kernel was not asked for, or there is no such layer.
@@ -68,7 +70,8 @@ def kernel_slice(
         return np.asarray(arrays["ntk"][row])
     layers = kernel_layers(arrays, name)
     if not layers:
-        raise KeyError(f"this result holds no {name}; ask for it in outputs.kernels")
+        asked = "outputs.responses" if name in ("a", "b") else "outputs.kernels"
+        raise KeyError(f"this result holds no {name}; ask for it in {asked}")
     if layer is None:
         raise KeyError(f"{name} needs a layer, 1 to {layers[-1]}")
     chosen = layer if layer >= 0 else layers[-1] + 1 + layer
@@ -76,8 +79,8 @@ def kernel_slice(
         raise KeyError(f"layer {layer} is not among the layers of {name}, 1 to {layers[-1]}")
     if f"{name}_{chosen}" in arrays:
         dense = arrays[f"{name}_{chosen}"]
-        point_axes = dense.ndim // 2
-        return np.asarray(dense[row].take(column, axis=point_axes - 1))
+        second_time = {"a": 2, "b": dense.ndim - 2}.get(name, dense.ndim // 2)
+        return np.asarray(dense[row].take(column, axis=second_time - 1))
     factor = arrays[f"{name}_{chosen}_factor"]
     left, right = factor[row], factor[column]
     return np.tensordot(left, right, axes=(-1, -1))
@@ -89,21 +92,3 @@ def two_time_kernel(arrays: Mapping[str, NDArray], name: str, layer: int) -> NDA
         return np.asarray(arrays[f"{name}_{layer}"])
     factor = arrays[f"{name}_{layer}_factor"]
     return np.tensordot(factor, factor, axes=(-1, -1))
-
-
-def effective_dimension(kernel: NDArray) -> float:
-    """(tr K)^2 / tr K^2 of a kernel [P, P]: 1 if it has rank one, P if it is the identity."""
-    return float(np.trace(kernel) ** 2 / np.vdot(kernel, kernel))
-
-
-def alignment(first: NDArray, second: NDArray) -> float:
-    """A(K1, K2) = <K1, K2>_F / (|K1|_F |K2|_F) over all entries (theory section 6).
-
-    With K2 = y y^T it is the kernel-target alignment (paper, figure 5c).
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if first.shape != second.shape:
-        raise ValueError(f"alignment needs kernels of one shape; got {first.shape} and {second.shape}")
-    return float(np.vdot(first, second) / (np.linalg.norm(first) * np.linalg.norm(second)))

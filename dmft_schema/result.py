@@ -23,6 +23,9 @@ class Summary(_Open):
         description="|Phi^l(end) - Phi^l(start)|_F / |Phi^l(start)|_F for l = 1..L, from the first to "
         "the last kernel time.",
     )
+    effective_dimension: list[float] | None = Field(
+        None, description="(tr K)^2 / tr K^2 of Phi^l at the last kernel time, l = 1..L: between 1 and P."
+    )
 
 
 class Diagnostics(_Open):

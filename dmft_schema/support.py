@@ -77,8 +77,10 @@ UNSUPPORTED: dict[str, frozenset[str]] = {
     ),
     "linear": frozenset(NOT_ALGEBRAIC | {"fields"}),
     "gradient_independence": frozenset({"responses", "feedback"}),
-    # With kinks, kernels change as |gamma0|: there is no order gamma0^2 that leads.
-    "perturbation": frozenset({"kinks", "momentum", "weight_decay", "flow", "feedback", "responses", "fields"}),
+    "perturbation": frozenset(
+        # With kinks, kernels change as |gamma0|: there is no order gamma0^2 that leads.
+        {"kinks", "momentum", "weight_decay", "flow", "feedback", "responses", "fields"}
+    ),
     "static_ntk": frozenset({"weight_decay", "feedback", "responses", "fields"}),
     "finite_width": frozenset({"lazy", "responses"}),
 }

@@ -77,14 +77,16 @@ def result_npz(
 @router.get("/{job_id}/kernels/{kernel}")
 def kernel(
     job_id: str,
-    kernel: Literal["phi", "g", "ntk"],
+    kernel: Literal["phi", "g", "ntk", "a", "b"],
     services: ServicesDep,
     caller: CurrentUser,
-    layer: Annotated[int | None, Query(description="1 to depth; negative counts from the end.")] = None,
+    layer: Annotated[
+        int | None, Query(description="From 1 (a, b: to depth - 1); negative from the end.")
+    ] = None,
     t: Annotated[int, Query(description="Index into the kernel times; negative from the end.")] = -1,
     s: Annotated[int | None, Query(description="The other time; t when absent.")] = None,
 ) -> dict[str, Any]:
-    """One kernel between two times, [P, P] (or [P, C, P, C] for g and ntk with C > 1 outputs)."""
+    """One kernel or response between two times, [P, P] (or [P, C, P, C] for g and ntk with C > 1 outputs)."""
     name = _artifact(services, job_id, caller)
     path = services.artifacts.result_file(name, RESULT_NPZ)
     with np.load(path, allow_pickle=False) as arrays:

@@ -18,7 +18,7 @@ from dmft_engine.networks import ARCHITECTURES
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
 from dmft_engine.reporter import Reporter
-from dmft_engine.solution import Solution
+from dmft_engine.solution import Arrays, Solution
 from dmft_engine.training_run import check_convergent
 
 
@@ -139,10 +139,15 @@ class StaticNtk:
             one_time = self.ntk[:points, :, :points]
             ntk = np.broadcast_to(one_time, (len(steps), *one_time.shape))
         one = np.ones((1, 1))
+        arrays: Arrays = {}
+        if "ntk" in wanted:
+            for name, layers in (("nngp", self._kernels.nngp), ("ntk", self._kernels.ntk_by_layer)):
+                arrays |= {f"{name}_{layer}": k.cpu().numpy() for layer, k in enumerate(layers, start=1)}
         return Solution(
             predictions=torch.stack(self._predictions)[None].cpu().numpy(),
             kernel_steps=steps,
             phi=[constant_in_time(k, one) for k in self._kernels.phi[1:]] if "phi" in wanted else [],
             g=[constant_in_time(k, identity) for k in self._kernels.g[:-1]] if "g" in wanted else [],
             ntk=ntk,
+            arrays=arrays,
         )

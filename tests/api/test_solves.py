@@ -50,6 +50,7 @@ def test_submit_solve_fetch(ada: httpx.Client, supervisor: Supervisor) -> None:
         ("phi?layer=1&t=5", 422),
         ("phi?layer=1&t=-6", 422),
         ("ntk?t=0&s=1", 422),
+        ("a?layer=1", 404),
         ("psi", 422),
     ],
 )
@@ -61,6 +62,29 @@ def test_kernel_slices_that_do_not_exist(
     answer = ada.get(f"/v1/solves/{job['id']}/kernels/{query}")
     assert answer.status_code == status, answer.text
     assert answer.json()["detail"]
+
+
+@pytest.mark.parametrize("method", ["dmft", "linear"])
+def test_slices_of_responses(ada: httpx.Client, supervisor: Supervisor, method: str) -> None:
+    """A^1 and B^1 at (t, s), with and without the point axis of the backward field; both are causal."""
+    body = SMALL | {
+        "network": {"depth": 2, "activation": "linear"},
+        "method": {"name": method},
+        "outputs": {"responses": True},
+    }
+    job = ada.post("/v1/solves", json=body).json()
+    supervisor.work()
+    stored = ada.get(f"/v1/solves/{job['id']}/result.npz").content
+    with np.load(io.BytesIO(stored)) as arrays:
+        a, b = arrays["a_1"], arrays["b_1"]
+    expected = {"a": a[3, :, 1], "b": b[3, ..., 1, :]}
+    for name, values in expected.items():
+        path = f"/v1/solves/{job['id']}/kernels/{name}?layer=1"
+        assert ada.get(f"{path}&t=3&s=1").json()["values"] == values.tolist()
+        assert np.abs(values).max() > 0
+        assert np.abs(ada.get(f"{path}&t=1&s=3").json()["values"]).max() == 0
+        missing = ada.get(f"/v1/solves/{job['id']}/kernels/{name}?layer=2&t=3&s=1")
+        assert (missing.status_code, missing.json()["code"]) == (404, "no_such_kernel")
 
 
 @pytest.mark.parametrize("name", SOLVE_EXAMPLES)

@@ -62,6 +62,8 @@ def test_arrays_in_arrays_out(client: Client, supervisor: Supervisor, tmp_path: 
     assert result.phi(1).shape == result.g(2, 0, 3).shape == result.ntk(0).shape == (2, 2)
     np.testing.assert_allclose(result.phi(1, 2, 4), result.phi(1, 4, 2).T, rtol=1e-5)
     np.testing.assert_allclose(solve.kernel("phi", -1, t=0, s=-1), result.phi(2, 0, -1))
+    assert result.loss_standard_deviation is not None
+    np.testing.assert_allclose(result.loss_standard_deviation, 2 * result.loss_standard_error)
     assert result.diagnostics.samples == 256
     assert result.manifest["request"]["network"]["gamma0"] == 0.5
     assert result.complete

@@ -190,7 +190,7 @@ def test_second_order_of_one_tanh_layer_by_quadrature() -> None:
         members = getattr(sampled, name)(1, steps - 1, 5).reshape(8, 2, 2)
         error = members.std(0, ddof=1) / 8**0.5
         assert (np.abs(members.mean(0) - truth) < 6 * error + 3e-4 * np.abs(truth).max()).all(), name
-        assert error.max() < 0.02 * np.abs(truth).max()
+        assert error.max() < 0.05 * np.abs(truth).max()
 
 
 @pytest.mark.parametrize("outputs", [1, 2])

@@ -133,3 +133,28 @@ def test_several_outputs_are_independent_problems() -> None:
         np.testing.assert_allclose(
             together.arrays["predictions"][..., column], alone.arrays["predictions"], atol=1e-13
         )
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "residual"])
+def test_kernels_by_layer_are_those_of_shallower_networks(architecture: str) -> None:
+    """By the recursion over layers here, by the sum over weights there; with biases and scales."""
+    data = sphere(5, 7)
+    scales = [1.2, 0.8, 1.1, 0.9]
+
+    def network(depth: int, **changes: object) -> dict[str, object]:
+        shape = {"architecture": architecture, "depth": depth, "activation": "gelu"}
+        return shape | {"weight_scales": scales[: depth + 1]} | changes
+
+    settings = {"training": {"steps": 1}, "method": {"name": "static_ntk"}}
+    deep = run(data, network=network(3, bias_scale=0.3), **settings).arrays
+    np.testing.assert_allclose(deep["ntk_4"], deep["ntk"][0], rtol=1e-12)
+    assert deep["nngp_3"].shape == (5, 5)
+    if architecture == "mlp":
+        for depth in (1, 2):
+            # Its readout has no bias, which adds sigma_b^2 to both kernels of a hidden layer.
+            shallow = run(data, network=network(depth, bias_scale=0.3), **settings).arrays
+            for name in ("nngp", "ntk"):
+                expected = shallow[f"{name}_{depth + 1}"] + 0.3**2
+                np.testing.assert_allclose(deep[f"{name}_{depth + 1}"], expected, rtol=1e-12)
+            phi = shallow[f"phi_{depth}"][0, :, 0]
+            np.testing.assert_allclose(shallow[f"nngp_{depth + 1}"], scales[depth] ** 2 * phi, rtol=1e-12)
