@@ -22,9 +22,7 @@ from dmft_engine.recipe import Recipe
 from dmft_engine.sampling import SobolNormals, seed_of
 from dmft_engine.single_neuron import Couplings, Moments, sweep
 from dmft_engine.training_run import check_convergent
-
-CHUNK_BYTES = 1 << 28
-"""Fields of neurons solved side by side stay below this; the rest wait their turn."""
+from dmft_schema.memory import CHUNK_BYTES
 
 JITTER_OVER_ROUNDING = 10
 """Added to the diagonal of a covariance before it is factored, over the rounding of its largest entry."""
@@ -74,7 +72,7 @@ class Draws:
 
     def chunks(self, width: int) -> list[slice]:
         """Parts of every replica that are solved one after another."""
-        size = max(1, CHUNK_BYTES // (64 * self.replicas * width))
+        size = max(1, CHUNK_BYTES["alternating"] // (64 * self.replicas * width))
         return [slice(start, min(start + size, self.samples)) for start in range(0, self.samples, size)]
 
     def given(self, layer: int, skip: int, width: int) -> Tensor:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from dmft_engine.activations import Activation
 from dmft_engine.fields import Scales
+from dmft_schema.memory import CHUNK_BYTES
 
 QUADRATURE_NODES = 64
-_CHUNK_ENTRIES = 4_000_000
 
 
 def gaussian_averages(activation: Activation, covariance: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ def _quadrature(function: Callable[[Tensor], Tensor], covariance: Tensor) -> Ten
     cosine = (covariance / (safe[:, None] * safe[None, :])).clamp(-1, 1)
     # u = s x and u' = s' (c x + sqrt(1 - c^2) y) with x, y independent standard normals.
     first = function(scale[:, None] * nodes) * weights
-    rows = max(1, _CHUNK_ENTRIES // (len(scale) * QUADRATURE_NODES**2))
+    rows = max(1, CHUNK_BYTES["static"] // (8 * 8 * len(scale) * QUADRATURE_NODES**2))
     blocks = []
     for start in range(0, len(scale), rows):
         c = cosine[start : start + rows, :, None, None]

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from dmft_engine.sampling import SobolNormals
 from dmft_engine.subspace import Subspace
+from dmft_schema.memory import MOST_KNOWN
 
-MAX_KNOWN_FRACTION = 0.8
-"""Known directions over neurons of a replica, past which too little is left to be orthogonal to."""
+MOST_SPREAD = 16.0
+"""Largest variance that a neuron is drawn with, over the even one."""
 
 
 class Exhausted(Exception):
@@ -70,14 +71,17 @@ class Population:
         with large fields. Left alone, a fresh vector's variance would be correlated with the fields it
         must be independent of: a bias of order (known directions) / S.
         """
-        leverage = self.known.basis.square().sum(1).clamp_max(1 - 1e-3)
+        leverage = self.known.basis.square().sum(1).clamp(0, 1)
         kept = 1 - leverage
         shared = leverage * kept
-        # var_i = kept_i^2 d_i + sum_{j != i} P_ij^2 d_j, the sum by its mean over i.
-        variance = torch.ones_like(kept)
+        # var_i = kept_i^2 d_i + sum_{j != i} P_ij^2 d_j, the sum by its mean over i. A neuron that is known
+        # almost by itself cannot be given its share: without a limit it would be all that is drawn.
+        even = 1 / kept.mean(-1, True)
+        variance = even.expand_as(kept)
         for _ in range(4):
             mean = (variance * shared).sum(-1, True) / shared.sum(-1, True).clamp_min(1e-30)
-            variance = ((1 - shared * mean) / kept**2).clamp_min(0)
+            wanted = (1 - shared * mean) / kept.clamp_min(1e-3).square()
+            variance = wanted.clamp(min=0).minimum(MOST_SPREAD * even)
         return variance.sqrt()
 
     def gaussian(self, count: int) -> Tensor:
@@ -85,7 +89,7 @@ class Population:
         return self.fresh(count) * self.samples**0.5
 
     def _check_room(self, count: int) -> None:
-        if self.known.size + count > MAX_KNOWN_FRACTION * self.samples:
+        if self.known.size + count > MOST_KNOWN * self.samples:
             raise Exhausted(self.known.size + count)
 
 

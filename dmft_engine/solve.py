@@ -6,12 +6,14 @@ import time
 
 import torch
 
+from dmft_engine.devices import check_room
 from dmft_engine.errors import OutOfMemory, SolveFailure
 from dmft_engine.methods import METHODS
 from dmft_engine.problem import Problem
 from dmft_engine.reporter import Cancelled, OnProgress, Reporter, ShouldStop
 from dmft_engine.solution import Result, assemble
 from dmft_schema import JobError, JobStatus
+from dmft_schema.memory import Demand
 
 
 def solve(
@@ -37,6 +39,7 @@ def solve(
     reporter = Reporter(method.work, on_progress, should_stop)
     status, error = JobStatus.SUCCEEDED, None
     try:
+        check_room(Demand.of(problem, problem.data), device)
         with torch.no_grad():
             method.run(reporter)
     except Cancelled:

@@ -31,6 +31,11 @@ class Rows:
         self.size = needed
 
 
+MOST_ROUNDS = 6
+LEAST_LEFT = 0.1
+"""Gram-Schmidt ends with a round that leaves more than this of every unit vector."""
+
+
 class NotFinite(Exception):
     """A field has left the numbers that its dtype can square."""
 
@@ -128,15 +133,22 @@ class Subspace:
     def orthonormal_outside(self, vectors: Tensor) -> Tensor:
         """Orthonormal rows [R, n, S] orthogonal to the basis, from vectors [R, n, S] taken in order.
 
-        Done twice, as Gram-Schmidt must be. Where a replica's vector is zero or dependent, QR puts an
-        arbitrary unit vector in its place, which the second round makes orthogonal too.
+        Repeated, as Gram-Schmidt must be, until a round takes little away: what it leaves is orthogonal up to
+        rounding over the length that is left. Where a replica's vector is zero or dependent, QR puts an
+        arbitrary unit vector in its place, which the next round makes orthogonal too.
+
+        Raises:
+            NotFinite: the vectors are not finite.
         """
-        for _ in range(2):
+        for rounds in range(MOST_ROUNDS):
             vectors = self.residual(vectors, self.coordinates(vectors))
             q, r = torch.linalg.qr(vectors.mT)
-            signs = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
-            vectors = q.mT * signs[..., None]
-        return vectors
+            left = r.diagonal(dim1=-2, dim2=-1)
+            vectors = q.mT * torch.where(left < 0, -1.0, 1.0)[..., None]
+            # The first round's vectors have any length.
+            if rounds > 0 and bool((left.abs() > LEAST_LEFT).all()):
+                return vectors
+        raise NotFinite
 
 
 def _principal(residual: Tensor, limit: Tensor) -> Tensor:

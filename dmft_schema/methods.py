@@ -26,7 +26,8 @@ class _Revealing(StrictModel):
         ge=limits.MIN_SAMPLES,
         le=limits.MAX_SAMPLES,
         description="Sampled neurons in each layer, over all replicas. null begins with "
-        f"{limits.DEFAULT_SAMPLES} and doubles it when training visits more directions than those can hold.",
+        f"{limits.DEFAULT_SAMPLES}, more for many points, and doubles them when training visits more "
+        "directions than those can hold.",
     )
     replicas: int = Field(
         4,

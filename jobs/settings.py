@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     threads: int = Field(
         0, ge=0, description="CPU threads of each solver; 0 shares the cores between the slots."
     )
+    memory_gb: float = Field(
+        0.0, ge=0, description="GB that one solve may take; 0 shares 80% of this machine's between the slots."
+    )
     lease_seconds: float = Field(
         30.0, gt=0, description="A running job whose worker is silent this long is run again."
     )
@@ -48,6 +51,12 @@ class Settings(BaseSettings):
     def solver_threads(self) -> int:
         """CPU threads for each solver process."""
         return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
+
+    @property
+    def solve_bytes(self) -> float:
+        """Memory that one solve may take."""
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return 1e9 * self.memory_gb or 0.8 * machine / self.workers
 
     @property
     def lease_milliseconds(self) -> int:

@@ -28,6 +28,7 @@ def capabilities(services: ServicesDep) -> Capabilities:
         max_queued_per_user=settings.max_queued_per_user,
         retention_days=settings.retention_days,
         device=settings.device,
+        memory_gb=round(settings.solve_bytes / 1e9, 1),
     )
 
 

@@ -17,6 +17,7 @@ from api.problems import Problem, invalid
 from api.services import Services, ServicesDep
 from api.streams import follow
 from dmft_schema import FieldError, Job, JobPage, JobStatus, SolveRequest, UploadedData
+from dmft_schema.memory import Demand, Sized, Sizes, shortage
 from dmft_schema.numerics import NUMERICS_VERSION
 from dmft_schema.support import check_size, check_targets
 from jobs.keys import User
@@ -53,8 +54,11 @@ async def create(
 
 
 def _submit(services: Services, body: SolveRequest, caller: User, key: str | None) -> tuple[Job, bool]:
-    if isinstance(body.data, UploadedData):
-        _check_dataset(services, body, caller)
+    data = body.data
+    sizes: Sized = _check_dataset(services, body, caller) if isinstance(data, UploadedData) else data
+    lacking = shortage(Demand.of(body, sizes), services.settings.solve_bytes)
+    if lacking is not None:
+        raise Problem(422, "would_not_fit", f"{lacking.message}. {lacking.advice}")
     device_class = services.settings.device.split(":")[0]
     submission = services.store.submit(
         body,
@@ -67,7 +71,8 @@ def _submit(services: Services, body: SolveRequest, caller: User, key: str | Non
     return submission.job, submission.created
 
 
-def _check_dataset(services: Services, body: SolveRequest, caller: User) -> None:
+def _check_dataset(services: Services, body: SolveRequest, caller: User) -> Sizes:
+    """The sizes of an uploaded dataset that the request goes with."""
     assert isinstance(body.data, UploadedData)
     known = services.artifacts.dataset_description(body.data.dataset_id, caller.name)
     place: list[str | int] = ["data", "dataset_id"]
@@ -82,6 +87,7 @@ def _check_dataset(services: Services, body: SolveRequest, caller: User) -> None
         check_targets(body, known["target_kinds"])
     except ValueError as error:
         raise invalid([FieldError(loc=["training", "loss"], msg=str(error))]) from None
+    return Sizes(known["points"], known["test_points"], known["outputs"])
 
 
 @router.get("", response_model=JobPage)

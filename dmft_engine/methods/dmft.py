@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from dmft_engine.devices import check_room
 from dmft_engine.dynamics import train
 from dmft_engine.errors import TooFewSamples
 from dmft_engine.initialisation import joint_kernel, revealed_weights
 from dmft_engine.methods.static_ntk import StaticNtk
-from dmft_engine.population import MAX_KNOWN_FRACTION, Exhausted
+from dmft_engine.population import Exhausted
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
 from dmft_engine.reporter import Reporter
@@ -19,7 +21,8 @@ from dmft_engine.solution import Solution
 from dmft_engine.training_run import TrainingRun
 from dmft_engine.trajectory import Trajectory
 from dmft_schema import DmftMethod, GradientIndependenceMethod
-from dmft_schema.limits import DEFAULT_SAMPLES, MAX_SAMPLES
+from dmft_schema.limits import MAX_SAMPLES
+from dmft_schema.memory import MOST_KNOWN, Demand
 
 DELAY_PER_DROPPED = 0.03
 DELAY_PER_DROPPED_SQUARED = 3.0
@@ -48,7 +51,8 @@ class Dmft:
         self._lazy = StaticNtk(problem, device) if problem.network.gamma0 == 0 else None
         self._trajectory: Trajectory | None = None
         self._basis_sizes: dict[str, int] = {}
-        self._samples = self._method.samples or self._per_replica(DEFAULT_SAMPLES) * self._method.replicas
+        self._demand = Demand.of(problem, problem.data)
+        self._samples = min(self._method.samples or self._demand.enough_samples, MAX_SAMPLES)
 
     def _per_replica(self, samples: int) -> int:
         return -(-samples // self._method.replicas)
@@ -67,6 +71,7 @@ class Dmft:
                 if self._method.samples is not None or 2 * self._samples > MAX_SAMPLES:
                     raise self._too_few(full.known) from full
             self._samples *= 2
+            check_room(replace(self._demand, samples=self._samples), self._device)
             reporter.restart(f"begun again with {self._samples} samples")
 
     def _attempt(self, reporter: Reporter) -> None:
@@ -96,7 +101,7 @@ class Dmft:
         assert self._trajectory is not None
         step, steps = len(self._trajectory.predictions), self._problem.training.steps
         growth = 1 + 1.5 * math.log2(steps / max(step, 1))
-        per_replica = 2 ** math.ceil(math.log2(known * growth / MAX_KNOWN_FRACTION))
+        per_replica = 2 ** math.ceil(math.log2(known * growth / MOST_KNOWN))
         enough = per_replica * self._method.replicas
         message = (
             f"training visits more than {known} directions by step {step}, too many for the "

@@ -12,9 +12,7 @@ from dmft_engine.solution import Solution
 from dmft_engine.training_run import TrainingRun
 from dmft_engine.trajectory import Trajectory
 from dmft_schema import FiniteWidthMethod
-
-CHUNK_BYTES = 1 << 30
-"""Weights of ensemble members trained side by side stay below this; the rest wait their turn."""
+from dmft_schema.memory import CHUNK_BYTES
 
 
 class FiniteWidth:
@@ -34,7 +32,7 @@ class FiniteWidth:
         method, depth = self._method, self._problem.network.depth
         points = self._problem.data.points + self._problem.data.test_points
         entries = depth * method.width * (method.width + 8 * points)
-        size = max(1, CHUNK_BYTES // (entries * self._dtype.itemsize))
+        size = max(1, CHUNK_BYTES["finite_width"] // (entries * self._dtype.itemsize))
         starts = range(0, method.ensemble, size)
         return [range(start, min(start + size, method.ensemble)) for start in starts]
 

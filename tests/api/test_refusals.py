@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
 import zipfile
 from typing import Any
 
@@ -145,6 +146,19 @@ def test_steps_times_points_is_limited(ada: httpx.Client) -> None:
     answer = ada.post("/v1/solves", json=body)
     assert answer.status_code == 422
     assert "= 20000000 (limit: 2000000)" in answer.json()["detail"]
+
+
+def test_what_does_not_fit_into_memory_is_refused_with_a_size_that_does(ada: httpx.Client) -> None:
+    digits = {"dataset": "digits", "classes": [0, 1], "samples": 350}
+    body = {"data": digits, "training": {"steps": 200}, "method": {"tolerance": 1e-3, "replicas": 64}}
+    answer = ada.post("/v1/solves", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "would_not_fit")
+    detail = answer.json()["detail"]
+    limit = ada.get("/v1/capabilities").json()["limits"]["memory_gb"]
+    assert f"(limit: {limit:.3g} GB)" in detail
+    points = int(re.search(r"with (\d+) training points", detail)[1])  # type: ignore[index]
+    fewer = body | {"data": digits | {"samples": points - points % 2}}
+    assert ada.post("/v1/solves", json=fewer).status_code == 202
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[1, 2", b"nonsense"])

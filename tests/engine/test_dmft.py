@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -168,16 +170,39 @@ def test_too_few_samples_says_how_many_would_do_and_they_do() -> None:
     np.testing.assert_allclose(done.arrays["loss"][:3], failed.arrays["loss"][:3], rtol=0.01)
 
 
-def test_samples_left_open_grow_until_they_suffice() -> None:
-    data = {"dataset": "digits", "classes": [0, 1], "samples": 24}
+def test_samples_left_open_grow_until_they_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the estimate that they begin with be too low."""
+    monkeypatch.setattr("dmft_schema.memory.Demand.enough_samples", property(lambda demand: 2048))
+    data = {"dataset": "digits", "classes": [0, 1], "samples": 16}
     messages = []
     result = solve(
         Problem.from_request(request(data, training={"steps": 40}, outputs={"kernels": []})),
         lambda progress: messages.append(progress.message),
     )
     assert result.error is None
-    assert result.diagnostics.samples == 8192
-    assert messages[-1] == "training (begun again with 8192 samples)"
+    assert result.diagnostics.samples == 4096
+    assert messages[-1] == "training (begun again with 4096 samples)"
+
+
+@pytest.mark.parametrize(
+    ("points", "changes"),
+    [
+        (16, {}),
+        (40, {}),
+        (16, {"network": {"gamma0": 8.0}, "training": {"steps": 60, "learning_rate": 0.05}}),
+        (12, {"network": {"activation": "gelu"}, "training": {"steps": 60}}),
+        (10, {"network": {"activation": "relu", "depth": 2}}),
+        (10, {"network": {"architecture": "residual", "depth": 3}}),
+        (10, {"method": {"tolerance": 1e-3}}),
+    ],
+)
+def test_samples_left_open_suffice_at_once(points: int, changes: dict[str, Any]) -> None:
+    messages = set()
+    data = {"dataset": "digits", "classes": [0, 1], "samples": points}
+    sections: dict[str, Any] = {"training": {"steps": 30}, "outputs": {"kernels": []}} | changes
+    result = solve(Problem.from_request(request(data, **sections)), lambda p: messages.add(p.message))
+    assert result.error is None
+    assert messages == {"training"}
 
 
 def test_test_points_do_not_change_training() -> None:

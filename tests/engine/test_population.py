@@ -1,0 +1,102 @@
+"""Random vectors of a population: orthogonal to all that is known, also when little room is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dmft_engine import Problem
+from dmft_engine.dynamics import train
+from dmft_engine.initialisation import joint_kernel, revealed_weights
+from dmft_engine.population import Exhausted, Population
+from dmft_engine.reporter import Reporter
+from dmft_engine.subspace import Subspace
+from dmft_engine.training_run import TrainingRun
+from dmft_engine.trajectory import Trajectory
+from tests.engine.test_dmft import PRECISE, joint_t_quantile, tanh
+from tests.problems import request
+
+
+def departure(basis: torch.Tensor) -> float:
+    """Largest deviation of a basis [R, k, S] from orthonormality."""
+    identity = torch.eye(basis.shape[1], dtype=basis.dtype)
+    return float((basis @ basis.mT - identity).abs().max())
+
+
+def population(samples: int = 64) -> Population:
+    return Population(2, samples, (0,), torch.float64, "cpu")
+
+
+def test_a_neuron_that_is_known_by_itself_does_not_take_over() -> None:
+    """One neuron's leverage is 1 up to 1e-8: nothing is left of it, and the others share what is drawn."""
+    crowd = population(samples=256)
+    spike = torch.zeros(2, 1, 256, dtype=torch.float64)
+    spike[..., 0], spike[..., 1] = 1, 1e-4
+    crowd.include(spike / spike.norm(dim=-1, keepdim=True))
+    for _ in range(20):
+        assert crowd.fresh(2).square().max() < 0.15
+    assert departure(crowd.known.basis) < 1e-13
+
+
+def test_dependent_directions_leave_the_basis_orthonormal() -> None:
+    space = Subspace(1, 50, 1e-9, torch.float64, "cpu")
+    generator = torch.Generator().manual_seed(0)
+    field = torch.randn(1, 4, 50, generator=generator, dtype=torch.float64)
+    for size in (1.0, 1e-4, 1e-7, 1e-8):
+        space.observe(field + size * torch.randn(1, 4, 50, generator=generator, dtype=torch.float64))
+        assert departure(space.basis) < 1e-12
+
+
+def test_a_full_population_says_so() -> None:
+    crowd = population(samples=10)
+    crowd.fresh(8)
+    with pytest.raises(Exhausted) as full:
+        crowd.fresh(1)
+    assert full.value.known == 9
+
+
+def test_a_solve_that_fills_its_populations_keeps_them_orthonormal() -> None:
+    """Real data, few samples: stand-out neurons are known almost by themselves."""
+    sections: dict[str, Any] = {
+        "training": {"steps": 40},
+        "method": {"name": "dmft", "samples": 3400, "dtype": "float64"},
+    }
+    problem = Problem.from_request(
+        request({"dataset": "digits", "classes": [0, 1], "samples": 16}, **sections)
+    )
+    weights = revealed_weights(problem, 4, 850, 0.01, 0, torch.float64, "cpu", True)
+    run = TrainingRun(
+        problem,
+        weights,
+        Trajectory.empty(problem, 850),
+        Reporter(40, None, None),
+        "exact",
+        joint_kernel(problem, "cpu"),
+    )
+    with torch.no_grad():
+        train(run)
+    for layer in weights.layers:
+        assert departure(layer.population.known.basis) < 1e-12
+    # phi and g, columns of the matrix from below and rows of that above: nothing is known twice.
+    below, middle, above = weights.layers
+    known = middle.phi.size + middle.g.size + below.phi.size + above.g.size
+    assert middle.population.known.size <= known
+    assert middle.population.known.size > 0.5 * middle.population.samples
+
+
+@pytest.mark.slow
+def test_few_samples_are_noisy_and_not_wrong() -> None:
+    """600 neurons in each replica, 70% of them known at the end, on the reference problem."""
+    seeds = 12
+    runs = [tanh(seed, samples=2400) for seed in range(seeds)]
+    losses = np.array([run["loss"] for run in runs])
+    spread = losses.std(axis=0, ddof=1)
+    for t, (loss, error) in PRECISE.items():
+        own = np.hypot(spread[t] / seeds**0.5, error)
+        truncation = np.mean([run["loss_truncation_error"][t] for run in runs])
+        assert abs(losses[:, t].mean() - loss) < joint_t_quantile(seeds, len(PRECISE)) * own + truncation, t
+    reported = np.sqrt(np.mean([run["loss_standard_error"] ** 2 for run in runs], axis=0))
+    assert 1 / 1.6 < np.exp(np.log(reported[5:] / spread[5:]).mean()) < 1.6
