@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 
-BENCHMARKS = ("steps", "memory", "dense")
+BENCHMARKS = ("steps", "memory", "equal_error", "growth", "profile")
 
 
 def main() -> None:

@@ -233,7 +233,7 @@ def _kernel_arrays(problem: Problem, solution: Solution) -> Arrays:
     for name, layers in (("phi", solution.phi), ("g", solution.g)):
         for layer in range(1, len(layers) + 1):
             # Taken out one by one: of a long solve, they are most of the memory.
-            members = layers.pop(0)[:, :, :points]
+            members = layers.pop(0)[:, :, :points].astype(problem.method.dtype, copy=False)
             dense = times * points * members.shape[3] <= MAX_KERNEL_ENTRIES
             if members.shape[3] == 1:
                 members = members[:, :, :, 0]
@@ -249,7 +249,8 @@ def _kernel_arrays(problem: Problem, solution: Solution) -> Arrays:
                 arrays[f"{name}_{layer}_factor"] = compress(factor, resolution)
     if solution.ntk is not None:
         one_output = problem.data.outputs == 1
-        arrays["ntk"] = solution.ntk[:, :, 0, :, 0] if one_output else solution.ntk
+        ntk = solution.ntk.astype(problem.method.dtype, copy=False)
+        arrays["ntk"] = ntk[:, :, 0, :, 0] if one_output else ntk
         if solution.ntk_standard_error is not None:
             error = solution.ntk_standard_error
             arrays["ntk_standard_error"] = error[:, :, 0, :, 0] if one_output else error

@@ -16,7 +16,7 @@ from jobs.embedded_redis import EmbeddedRedis
 from jobs.settings import Settings
 from jobs.store import JobStore
 
-pytest_plugins = ["tests.serving"]
+pytest_plugins = ["tests.serving", "tests.accuracy"]
 
 
 @pytest.fixture(autouse=True)

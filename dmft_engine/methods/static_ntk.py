@@ -23,7 +23,10 @@ from dmft_engine.training_run import check_convergent
 
 
 class StaticNtk:
-    """Deterministic: kernels by closed form or quadrature, predictions by gradient descent on them."""
+    """Deterministic: kernels by closed form or quadrature, predictions by gradient descent on them.
+
+    In float64; kernels are written in the dtype asked for.
+    """
 
     def __init__(self, problem: Problem, device: str) -> None:
         self._problem = problem
@@ -142,7 +145,10 @@ class StaticNtk:
         arrays: Arrays = {}
         if "ntk" in wanted:
             for name, layers in (("nngp", self._kernels.nngp), ("ntk", self._kernels.ntk_by_layer)):
-                arrays |= {f"{name}_{layer}": k.cpu().numpy() for layer, k in enumerate(layers, start=1)}
+                arrays |= {
+                    f"{name}_{layer}": k.cpu().numpy().astype(problem.method.dtype)
+                    for layer, k in enumerate(layers, start=1)
+                }
         return Solution(
             predictions=torch.stack(self._predictions)[None].cpu().numpy(),
             kernel_steps=steps,

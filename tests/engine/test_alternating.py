@@ -11,6 +11,7 @@ from scipy import stats
 
 from dmft_engine import Problem, solve
 from dmft_engine.activations import ACTIVATIONS
+from tests.accuracy import Accuracy
 from tests.problems import request, run, sphere, stored
 
 REPLICAS = 8
@@ -45,10 +46,13 @@ def assert_within_errors(found: np.ndarray, expected: np.ndarray, error: np.ndar
 @pytest.mark.parametrize(
     ("activation", "depth"), [("tanh", 1), ("tanh", 2), ("tanh", 3), ("erf", 2), ("softplus", 2)]
 )
-def test_meets_dmft_within_both_errors(activation: str, depth: int) -> None:
+def test_meets_dmft_within_both_errors(activation: str, depth: int, accuracy: Accuracy) -> None:
     problem = setting(activation, depth)
     iterated, revealed = alternating(problem), limit(problem)
     error = np.hypot(iterated["loss_standard_error"], revealed["loss_standard_error"])
+    judge = "`dmft`, readout ntk"
+    what = f"`alternating`, {activation} L = {depth}"
+    accuracy(f"{what}: loss", judge, iterated["loss"] - revealed["loss"], error)
     assert_within_errors(iterated["loss"], revealed["loss"], error)
     # The test must be able to fail.
     assert error.max() < 0.02
@@ -58,20 +62,24 @@ def test_meets_dmft_within_both_errors(activation: str, depth: int) -> None:
             times = np.arange(len(iterated["loss"]))
             error = np.hypot(iterated[f"{key}_standard_error"], revealed[f"{key}_standard_error"])
             found, expected = (a[key][times, :, times] for a in (iterated, revealed))
+            accuracy(f"{what}: {name} of all layers at equal times", judge, found - expected, error)
             assert_within_errors(found, expected, error)
             assert error.max() < 0.1 * np.abs(expected).max()
 
 
-def test_several_outputs_biases_and_scales_meet_dmft() -> None:
+def test_several_outputs_biases_and_scales_meet_dmft(accuracy: Accuracy) -> None:
     problem = setting("tanh", 2, steps=20, bias_scale=0.4, weight_scales=[1.2, 0.8, 1.1])
     problem["data"]["targets"] = np.eye(2)[[0, 1, 1, 0]].tolist()
     iterated, revealed = alternating(problem), limit(problem)
     error = np.hypot(iterated["predictions_standard_error"], revealed["predictions_standard_error"])
+    difference = iterated["predictions"] - revealed["predictions"]
+    what = "`alternating`, tanh L = 2, two outputs, biases, scales: predictions"
+    accuracy(what, "`dmft`, readout ntk", difference, error)
     assert_within_errors(iterated["predictions"], revealed["predictions"], error)
     assert iterated["g_1"].shape == (20, 4, 2, 20, 4, 2)
 
 
-def test_responses_of_a_linear_network_meet_the_algebra() -> None:
+def test_responses_of_a_linear_network_meet_the_algebra(accuracy: Accuracy) -> None:
     """Summed over the data index of the field that is varied, which linear networks do not have."""
     problem = setting("linear", 3, steps=15)
     iterated = alternating(problem, responses=True)
@@ -84,6 +92,8 @@ def test_responses_of_a_linear_network_meet_the_algebra() -> None:
             expected = exact[f"{name}_{layer}"]
             # Errors of a sum are at most the sum of errors.
             error = errors[name].sum(summed) if summed == 3 else errors[name].max(summed)
+            what = f"`alternating`, linear L = 3: {name} of all layers, summed over points"
+            accuracy(what, "`linear`", found - expected, error)
             assert_within_errors(found, expected, error)
             assert np.abs(expected).max() > 5 * error.max()
         early = np.triu_indices(15)
@@ -155,7 +165,7 @@ def test_derivatives_of_activations() -> None:
 
 
 @pytest.mark.slow
-def test_the_reference_problem() -> None:
+def test_the_reference_problem(accuracy: Accuracy) -> None:
     """tanh_L3, at the size of the paper's own runs."""
     problem = stored("tanh_L3")
     found = run(**problem, method={"name": "alternating"})
@@ -164,6 +174,8 @@ def test_the_reference_problem() -> None:
         **problem, method={"name": "dmft", "readout": "ntk", "samples": 32768, "replicas": 8}
     ).arrays
     error = np.hypot(found.arrays["loss_standard_error"], expected["loss_standard_error"])
+    difference = found.arrays["loss"] - expected["loss"]
+    accuracy("`alternating`, tanh L = 3, P = 10, T = 100: loss", "`dmft`, readout ntk", difference, error)
     quantile = stats.t.ppf(1 - 0.001 / 200, 3)
     assert (np.abs(found.arrays["loss"] - expected["loss"]) <= quantile * error + 1e-6).all()
     assert error.max() < 0.02

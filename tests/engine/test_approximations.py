@@ -15,6 +15,7 @@ from dmft_engine.reporter import Reporter
 from dmft_engine.second_order import EPSILON, BySampling, ClosedForm
 from dmft_engine.solution import assemble
 from dmft_schema import JobStatus
+from tests.accuracy import Accuracy
 from tests.engine.test_two_layers import gauss
 from tests.problems import request, run, shared_reference, sphere, stored
 
@@ -31,9 +32,15 @@ def by_sampling(problem: dict[str, Any], **method: Any) -> dict[str, np.ndarray]
     return assemble(built, solver.solution(), JobStatus.SUCCEEDED, None, "cpu", 0.0).arrays
 
 
-def test_gradient_independence_meets_kept_numbers() -> None:
+def test_gradient_independence_meets_kept_numbers(accuracy: Accuracy) -> None:
     result = run(**stored("linear_L5"), method={"name": "gradient_independence"}).arrays
-    np.testing.assert_allclose(result["loss"][TIMES], GRADIENT_INDEPENDENCE, rtol=1e-7)
+    loss = result["loss"][TIMES]
+    accuracy(
+        "`gradient_independence`, deep linear L = 5: loss, relative",
+        "numbers of docs/theory.md section 7",
+        loss / GRADIENT_INDEPENDENCE - 1,
+    )
+    np.testing.assert_allclose(loss, GRADIENT_INDEPENDENCE, rtol=1e-7)
 
 
 def test_gradient_independence_meets_the_shared_file() -> None:
@@ -47,11 +54,16 @@ def test_gradient_independence_meets_the_shared_file() -> None:
 
 
 @pytest.mark.parametrize("readout", ["exact", "ntk"])
-def test_revealed_matrices_without_responses_meet_the_algebra(readout: str) -> None:
+def test_revealed_matrices_without_responses_meet_the_algebra(readout: str, accuracy: Accuracy) -> None:
     problem = stored("linear_L5")
     problem["training"]["steps"] = 60
     algebraic = run(**problem, method={"name": "gradient_independence", "readout": readout}).arrays
     sampled = by_sampling(problem, readout=readout, samples=1024, replicas=2, tolerance=1e-8, dtype="float64")
+    accuracy(
+        f"`gradient_independence` by samples, readout {readout}, deep linear L = 5: loss, relative",
+        "the algebraic equations with A = B = 0",
+        sampled["loss"] / algebraic["loss"] - 1,
+    )
     np.testing.assert_allclose(sampled["loss"], algebraic["loss"], rtol=1e-8)
     np.testing.assert_allclose(sampled["phi_5"], algebraic["phi_5"], atol=1e-8)
     np.testing.assert_allclose(sampled["g_1"], algebraic["g_1"], atol=1e-8)
@@ -83,7 +95,7 @@ def changes(problem: dict[str, Any], gamma0: float) -> tuple[np.ndarray, np.ndar
     return np.array(phi), np.array(g)
 
 
-def test_perturbation_is_the_second_order_of_the_limit_at_all_pairs_of_times() -> None:
+def test_perturbation_is_the_second_order_of_the_limit_at_all_pairs_of_times(accuracy: Accuracy) -> None:
     """Its error is of fourth order: a quarter of it at half the gamma0, and small."""
     problem = stored("linear_L5")
     problem["network"]["depth"] = 3
@@ -104,7 +116,12 @@ def test_perturbation_is_the_second_order_of_the_limit_at_all_pairs_of_times() -
                 for found, expected in zip(exact, second_order, strict=True)
             ]
         )
-    for coarse, fine in zip(*errors, strict=True):
+    for name, coarse, fine in zip("HG", *errors, strict=True):
+        accuracy(
+            f"`perturbation`, deep linear L = 3: {name}_1(t, s) at all t, s, over its largest entry",
+            "(K(gamma0) - K_0) / gamma0^2 of `linear` at gamma0 = 0.02",
+            fine,
+        )
         assert fine < 3e-4
         assert 3.5 < coarse / fine < 4.5
 
@@ -134,7 +151,7 @@ def sampled_second_order(problem: Problem) -> tuple[np.ndarray, BySampling]:
         return lazy.predictions, BySampling(problem, lazy.predictions, silent, "cpu")
 
 
-def test_second_order_by_sampling_meets_the_closed_form() -> None:
+def test_second_order_by_sampling_meets_the_closed_form(accuracy: Accuracy) -> None:
     """On linear networks, where sampling makes no noise: off by epsilon^2 alone."""
     problem = Problem.from_request(
         request(
@@ -150,11 +167,17 @@ def test_second_order_by_sampling_meets_the_closed_form() -> None:
         for name in ("phi", "g"):
             expected = getattr(closed, name)(layer, 19, 7)
             difference = np.abs(getattr(sampled, name)(layer, 19, 7) - expected).max()
+            accuracy(
+                f"`perturbation` by samples, deep linear L = 3: second order of {name}, relative",
+                "its closed form",
+                difference,
+                scale=np.abs(expected).max(),
+            )
             assert difference < 2 * EPSILON**2 * np.abs(expected).max()
     assert np.abs(sampled.ntk(19) - closed.ntk(19)).max() < 2 * EPSILON**2 * np.abs(closed.ntk(19)).max()
 
 
-def test_second_order_of_one_tanh_layer_by_quadrature() -> None:
+def test_second_order_of_one_tanh_layer_by_quadrature(accuracy: Accuracy) -> None:
     """K_1 by differences of the two-layer equations under the lazy errors, integrated over neurons."""
     kernel, targets = np.array([[1.0, 0.3], [0.3, 1.2]]), np.array([1.0, -0.5])
     steps, rate = 20, 0.3
@@ -189,12 +212,20 @@ def test_second_order_of_one_tanh_layer_by_quadrature() -> None:
     for name, truth in (("phi", expected[0]), ("g", expected[1])):
         members = getattr(sampled, name)(1, steps - 1, 5).reshape(8, 2, 2)
         error = members.std(0, ddof=1) / 8**0.5
+        accuracy(
+            f"`perturbation`, tanh L = 1: {name}_1 at second order",
+            "two-layer equations integrated over neurons, differentiated",
+            members.mean(0) - truth,
+            error,
+        )
         assert (np.abs(members.mean(0) - truth) < 6 * error + 3e-4 * np.abs(truth).max()).all(), name
         assert error.max() < 0.05 * np.abs(truth).max()
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_perturbed_nonlinear_networks_are_closer_to_the_limit_than_lazy_ones(outputs: int) -> None:
+def test_perturbed_nonlinear_networks_are_closer_to_the_limit_than_lazy_ones(
+    outputs: int, accuracy: Accuracy
+) -> None:
     data = sphere(4, 8)
     if outputs == 2:
         data["targets"] = np.eye(2)[[0, 1, 1, 0]].tolist()
@@ -210,6 +241,12 @@ def test_perturbed_nonlinear_networks_are_closer_to_the_limit_than_lazy_ones(out
     error = np.hypot(found["loss_standard_error"], limit["loss_standard_error"])
     # Fourth order: the second, squared.
     second_order = np.abs(lazy["loss"] - limit["loss"]).max()
+    accuracy(
+        f"`perturbation`, tanh L = 2, gamma0 = 0.25, {outputs} output(s): loss",
+        "`dmft` (error bar: statistical and the second order squared)",
+        found["loss"] - limit["loss"],
+        error + second_order**2,
+    )
     assert (np.abs(found["loss"] - limit["loss"]) < 7 * error + 4 * second_order**2).all()
     assert np.abs(found["loss"] - limit["loss"]).max() < 0.15 * second_order
     assert found["g_2"].shape == limit["g_2"].shape

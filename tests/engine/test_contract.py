@@ -1,7 +1,8 @@
-"""What every method owes its users, for each method with each activation it takes."""
+"""What every method owes its users, for each method with each network and backward rule it takes."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -9,16 +10,13 @@ import pytest
 
 from dmft_engine import Problem, Result, solve
 from dmft_engine.activations import ACTIVATIONS
-from dmft_engine.dynamics import DYNAMICS
 from dmft_engine.initialisation import BACKWARD_RULES
-from dmft_engine.losses import LOSSES
-from dmft_engine.methods import METHODS
 from dmft_engine.networks import ARCHITECTURES
-from dmft_engine.recipe import SCHEDULES
-from dmft_schema import Capabilities, JobStatus, Progress, kernel_slice
-from dmft_schema import request as contract
+from dmft_schema import JobStatus, Network, Progress, kernel_slice
 from dmft_schema.data import DIGITS_PER_CLASS
-from dmft_schema.support import KINKED_ACTIVATIONS, UNSUPPORTED
+from dmft_schema.methods import METHODS
+from dmft_schema.request import Outputs, Training
+from dmft_schema.support import CONFLICTS, FEATURES, UNSUPPORTED
 from tests.problems import request, run
 
 STEPS = 12
@@ -42,40 +40,89 @@ DATA = {
     "test_targets": [0.0, 1.0],
 }
 
+BRANCH_SCALES = {"residual": 1.3}
+"""beta, other than 1 so that an engine which forgot it would be seen."""
 
-LINEAR_ONLY = {"linear"}
-FLOAT64_ONLY = {"linear", "perturbation"}
+MODELS = {get_args(model.model_fields["name"].annotation)[0]: model for model in METHODS}
+FLOAT64_ONLY = {
+    name
+    for name, model in MODELS.items()
+    if "float32" not in get_args(model.model_fields["dtype"].annotation)
+}
 STEP_BY_STEP = [method for method in SETTINGS if method not in ("alternating", "perturbation")]
 """Methods that go once through training; the others go through it several times."""
 
+
+def features(sections: dict[str, Any]) -> set[str]:
+    """What a request with these sections asks for, whether or not any method takes it."""
+    asked = SimpleNamespace(
+        network=Network(**sections.get("network", {})),
+        training=Training(**sections.get("training", {})),
+        outputs=Outputs(**sections.get("outputs", {})),
+    )
+    return {name for name, feature in FEATURES.items() if feature.used(asked)}
+
+
+def allowed(method: str, sections: dict[str, Any]) -> bool:
+    """Whether the table of what goes together lets a method have these sections of a request."""
+    used = features(sections)
+    barred = UNSUPPORTED[method] | (UNSUPPORTED["static_ntk"] if "lazy" in used else set())
+    return not used & barred and not any({one, other} <= used for one, other, _ in CONFLICTS)
+
+
+def activation_for(method: str, wanted: str = "tanh") -> str:
+    """The activation wanted, or linear for a method that takes no other."""
+    return wanted if allowed(method, {"network": {"activation": wanted}}) else "linear"
+
+
 ALLOWED = [
-    (method, activation)
+    (method, architecture, activation)
     for method in SETTINGS
+    for architecture in ARCHITECTURES
     for activation in ACTIVATIONS
-    if (method not in LINEAR_ONLY or activation == "linear")
-    and not ("kinks" in UNSUPPORTED[method] and activation in KINKED_ACTIVATIONS)
+    if allowed(method, {"network": {"architecture": architecture, "activation": activation}})
+]
+ALLOWED_RULES = [
+    (method, architecture, rule)
+    for method in SETTINGS
+    for architecture in ARCHITECTURES
+    for rule in BACKWARD_RULES
+    if rule != "backpropagation"
+    and allowed(
+        method,
+        {
+            "network": {"architecture": architecture, "activation": activation_for(method)},
+            "training": {"backward_rule": rule},
+        },
+    )
 ]
 
 
 def problem(
-    method: str, activation: str = "tanh", options: dict[str, Any] | None = None, **changes: Any
+    method: str,
+    activation: str | None = None,
+    options: dict[str, Any] | None = None,
+    architecture: str = "mlp",
+    **changes: Any,
 ) -> dict[str, Any]:
     """Sections of a request: `options` go to the method, `changes` replace whole sections."""
-    activation = "linear" if method in LINEAR_ONLY else activation
     sections = {
         "data": DATA,
-        "network": {"depth": 2, "activation": activation, "gamma0": 0.8},
+        "network": {
+            "architecture": architecture,
+            "branch_scale": BRANCH_SCALES.get(architecture, 1.0),
+            "depth": 2,
+            "activation": activation or activation_for(method),
+            "gamma0": 0.8,
+        },
         "training": {"steps": STEPS, "learning_rate": RATE},
         "method": {"name": method} | SETTINGS[method] | (options or {}),
     }
     return sections | changes
 
 
-@pytest.mark.parametrize(("method", "activation"), ALLOWED)
-def test_every_result_keeps_the_contract(method: str, activation: str) -> None:
-    # Kernels of the quadratic grow as the square of those below: it bears smaller steps only.
-    rate = 5e-4 if activation == "quadratic" else RATE
-    result = run(**problem(method, activation, training={"steps": STEPS, "learning_rate": rate}))
+def check_trajectory(result: Result, rate: float) -> None:
+    """What holds of a success whatever its network and its way back."""
     arrays = result.arrays
     assert arrays["times"].tolist() == pytest.approx([rate * t for t in range(STEPS)])
     assert arrays["predictions"].shape == (STEPS, 3)
@@ -83,35 +130,63 @@ def test_every_result_keeps_the_contract(method: str, activation: str) -> None:
     assert (arrays["predictions"][0] == 0).all()
     assert (arrays["test_predictions"][0] == 0).all()
     assert arrays["loss"][-1] < arrays["loss"][0]
-    # |phi| of a few hundred thousand rounded products, and of a factor compressed to 1e-6 in float32.
-    slack = 1e-4 if result.diagnostics.dtype == "float32" else 1e-9
-    for name in ("phi", "g"):
-        for layer in (1, 2):
-            kernel = arrays[f"{name}_{layer}"]
-            assert kernel.shape == (STEPS, 3, STEPS, 3)
-            flat = kernel.reshape(STEPS * 3, STEPS * 3).astype(float)
-            scale = np.abs(flat).max()
-            assert np.abs(flat - flat.T).max() <= slack * scale
-            # An expansion cut off at second order need not be positive.
-            if method != "perturbation":
-                assert np.linalg.eigvalsh((flat + flat.T) / 2)[0] >= -slack * scale
-    ntk = arrays["ntk"]
-    assert ntk.shape == (STEPS, 3, 3)
-    # K(t, t) = sum_l G^{l+1} Phi^l, with the kernels of this very result.
-    inputs = np.array(DATA["inputs"])
-    if method in ("linear", "static_ntk"):
-        for t in (0, STEPS - 1):
-            built = (
-                kernel_slice(arrays, "g", 1, t) * (inputs @ inputs.T / 6)
-                + kernel_slice(arrays, "g", 2, t) * kernel_slice(arrays, "phi", 1, t)
-                + kernel_slice(arrays, "phi", 2, t)
-            )
-            np.testing.assert_allclose(ntk[t], built, rtol=1e-9, atol=1e-11)
     assert all(np.isfinite(array).all() for array in arrays.values())
     document = result.document()
     assert document.complete
     assert document.loss == arrays["loss"].tolist()
     assert set(document.manifest["arrays"]) == set(arrays)
+
+
+def check_kernels(result: Result, positive: bool = True) -> None:
+    """Two-time kernels are averages of products: symmetric, and `positive` semidefinite."""
+    # |phi| of a few hundred thousand rounded products, and of a factor compressed to 1e-6 in float32.
+    slack = 1e-4 if result.diagnostics.dtype == "float32" else 1e-9
+    for name in ("phi", "g"):
+        for layer in (1, 2):
+            kernel = result.arrays[f"{name}_{layer}"]
+            assert kernel.shape == (STEPS, 3, STEPS, 3)
+            flat = kernel.reshape(STEPS * 3, STEPS * 3).astype(float)
+            scale = np.abs(flat).max()
+            assert np.abs(flat - flat.T).max() <= slack * scale
+            if positive:
+                assert np.linalg.eigvalsh((flat + flat.T) / 2)[0] >= -slack * scale
+
+
+@pytest.mark.parametrize(("method", "architecture", "activation"), ALLOWED)
+def test_every_result_keeps_the_contract(method: str, architecture: str, activation: str) -> None:
+    # Kernels of the quadratic grow as the square of those below: it bears smaller steps only.
+    rate = 5e-4 if activation == "quadratic" else RATE
+    training = {"steps": STEPS, "learning_rate": rate}
+    result = run(**problem(method, activation, architecture=architecture, training=training))
+    check_trajectory(result, rate)
+    # An expansion cut off at second order need not be positive.
+    check_kernels(result, positive=method != "perturbation")
+    arrays = result.arrays
+    ntk = arrays["ntk"]
+    assert ntk.shape == (STEPS, 3, 3)
+    # K(t, t) = sum_l sigma_l^2 G^{l+1} Phi^l, with the kernels of this very result; sigma_1 is
+    # beta / sqrt(L) of a residual branch. Other methods sum it for each replica and then average.
+    inputs = np.array(DATA["inputs"])
+    hidden = BRANCH_SCALES["residual"] ** 2 / 2 if architecture == "residual" else 1.0
+    if method in ("linear", "static_ntk"):
+        for t in (0, STEPS - 1):
+            built = (
+                kernel_slice(arrays, "g", 1, t) * (inputs @ inputs.T / 6)
+                + hidden * kernel_slice(arrays, "g", 2, t) * kernel_slice(arrays, "phi", 1, t)
+                + kernel_slice(arrays, "phi", 2, t)
+            )
+            np.testing.assert_allclose(ntk[t], built, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(("method", "architecture", "rule"), ALLOWED_RULES)
+def test_other_backward_rules_keep_it_without_an_ntk(method: str, architecture: str, rule: str) -> None:
+    """f does not move with the Gram matrix of its gradients: a result must not pass one off as its ntk."""
+    training = {"steps": STEPS, "learning_rate": RATE, "backward_rule": rule}
+    result = run(**problem(method, architecture=architecture, training=training))
+    check_trajectory(result, RATE)
+    check_kernels(result)
+    assert not any(name.startswith("ntk") for name in result.arrays)
+    assert any("ntk is left out" in note for note in result.diagnostics.notes)
 
 
 @pytest.mark.parametrize("method", SETTINGS)
@@ -210,10 +285,13 @@ def test_kernel_times_choose_the_same_kernels(method: str) -> None:
     np.testing.assert_allclose(chosen["ntk"][1], whole["ntk"][3], rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", SETTINGS)
-def test_vanishing_gamma0_meets_static_ntk(method: str) -> None:
-    lazy = run(**problem("static_ntk", "linear" if method in LINEAR_ONLY else "erf")).arrays
-    network = {"depth": 2, "activation": "linear" if method in LINEAR_ONLY else "erf", "gamma0": 1e-3}
+@pytest.mark.parametrize(
+    ("method", "architecture"), sorted({(method, architecture) for method, architecture, _ in ALLOWED})
+)
+def test_vanishing_gamma0_meets_static_ntk(method: str, architecture: str) -> None:
+    activation = activation_for(method, "erf")
+    lazy = run(**problem("static_ntk", activation, architecture=architecture)).arrays
+    network = problem(method, activation, architecture=architecture)["network"] | {"gamma0": 1e-3}
     if method == "finite_width":
         # 1/N: wide and many, and an error bar to judge by.
         options = {"width": 1024, "ensemble": 8, "dtype": "float64"}
@@ -263,18 +341,6 @@ def test_long_solves_write_factors(method: str, monkeypatch: pytest.MonkeyPatch)
         # Compressed to 0.3 tolerance^2 of the largest entry (dmft), or to rounding.
         atol = 3e-5 * np.abs(whole[f"{name}_2"]).max()
         np.testing.assert_allclose(kernel_slice(factored, name, 2, 3, 7), expected, rtol=1e-5, atol=atol)
-
-
-def test_schema_capabilities_and_engine_are_the_same_set() -> None:
-    listed = Capabilities.of_contract("x")
-    assert set(listed.methods) == set(METHODS) == set(SETTINGS)
-    assert set(listed.activations) == set(ACTIVATIONS) == set(get_args(contract.ActivationName))
-    assert set(listed.architectures) == set(ARCHITECTURES)
-    assert set(listed.losses) == set(LOSSES)
-    assert set(listed.schedules) == set(SCHEDULES)
-    assert set(listed.dynamics) == set(DYNAMICS)
-    assert set(listed.backward_rules) == set(BACKWARD_RULES)
-    assert set(listed.unsupported) == set(METHODS)
 
 
 def test_counts_of_the_digits_are_the_librarys() -> None:

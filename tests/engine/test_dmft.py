@@ -10,6 +10,7 @@ from scipy import stats
 
 from dmft_engine import Problem, solve
 from dmft_schema import JobStatus
+from tests.accuracy import Accuracy
 from tests.problems import request, run, shared_reference, sphere, stored
 
 # TANH_L3 by `dmft` itself with 16 replicas of 4096 at tolerance 2e-3 (seed 11): t -> loss, standard error.
@@ -33,23 +34,37 @@ def tanh(seed: int = 0, **method: object):
     return run(**stored("tanh_L3"), method=options, outputs={"kernels": []}).arrays
 
 
-def test_first_step_meets_the_exact_kernel() -> None:
+def test_first_step_meets_the_exact_kernel(accuracy: Accuracy) -> None:
     """loss(1) follows from the NTK at t = 0, which quadrature gives to twelve digits."""
     problem = stored("tanh_L3")
     lazy = run(**problem, method={"name": "static_ntk"}).arrays["loss"]
     result = tanh()
     # The readouts differ by the curvature of one step, 2e-6 here.
     allowance = joint_t_quantile(4, 1) * result["loss_standard_error"][1] + 4e-6
-    assert abs(result["loss"][1] - lazy[1]) < allowance
+    difference = result["loss"][1] - lazy[1]
+    accuracy(
+        "`dmft`, tanh L = 3: loss after one step",
+        "the NTK at t = 0, by quadrature",
+        difference,
+        result["loss_standard_error"][1],
+    )
+    assert abs(difference) < allowance
 
 
-def test_loss_within_its_error_of_the_precise_run() -> None:
+def test_loss_within_its_error_of_the_precise_run(accuracy: Accuracy) -> None:
     result = tanh(seed=5)
     quantile = joint_t_quantile(4, len(PRECISE))
     for t, (loss, error) in PRECISE.items():
         own = result["loss_standard_error"][t]
         allowance = quantile * np.hypot(own, error) + result["loss_truncation_error"][t]
-        assert abs(result["loss"][t] - loss) < allowance, t
+        difference = result["loss"][t] - loss
+        accuracy(
+            "`dmft`, tanh L = 3, 4096 samples: loss",
+            "`dmft` with 16 times the samples and a fifth of the tolerance",
+            difference,
+            np.hypot(own, error),
+        )
+        assert abs(difference) < allowance, t
 
 
 def test_loss_within_its_error_of_the_shared_reference() -> None:
@@ -64,7 +79,7 @@ def test_loss_within_its_error_of_the_shared_reference() -> None:
 
 
 @pytest.mark.slow
-def test_error_bars_are_honest() -> None:
+def test_error_bars_are_honest(accuracy: Accuracy) -> None:
     """Over 20 seeds the spread of the loss matches the mean reported error within a factor 1.5, and
     the mean lies within its own error of the precise run."""
     runs = [tanh(seed) for seed in range(20)]
@@ -73,6 +88,11 @@ def test_error_bars_are_honest() -> None:
     spread = losses.std(axis=0, ddof=1)
     late = slice(5, None)
     ratio = reported[late] / spread[late]
+    accuracy(
+        "`dmft`, tanh L = 3: error bars over the spread of 20 seeds, minus 1",
+        "their spread",
+        np.exp(np.log(ratio).mean()) - 1,
+    )
     assert 1 / 1.5 < np.exp(np.log(ratio).mean()) < 1.5
     for t, (loss, error) in PRECISE.items():
         allowance = joint_t_quantile(20, len(PRECISE)) * np.hypot(spread[t] / 20**0.5, error)
@@ -81,7 +101,7 @@ def test_error_bars_are_honest() -> None:
 
 
 @pytest.mark.slow
-def test_default_tolerance_truncates_less_than_the_statistical_error() -> None:
+def test_default_tolerance_truncates_less_than_the_statistical_error(accuracy: Accuracy) -> None:
     """With one seed the noise is the same at every tolerance, so the difference is truncation alone.
     (More samples than by default, for the many directions of the finer tolerance.)"""
     seeds = range(4)
@@ -91,11 +111,17 @@ def test_default_tolerance_truncates_less_than_the_statistical_error() -> None:
     )
     statistical = np.mean([tanh(s)["loss_standard_error"] for s in seeds], axis=0)
     late = slice(5, None)
+    accuracy(
+        "`dmft`, tanh L = 3, default tolerance: truncation of the loss",
+        "`dmft` at a third of it, same seeds",
+        np.abs(default - fine)[late],
+        statistical[late],
+    )
     assert np.mean(np.abs(default - fine)[late] / statistical[late]) < 1
 
 
 @pytest.mark.slow
-def test_difference_to_dense_networks_shrinks_as_one_over_width() -> None:
+def test_difference_to_dense_networks_shrinks_as_one_over_width(accuracy: Accuracy) -> None:
     """loss_N = loss + a / N + noise: extrapolated to N = infinity it meets dmft within both errors,
     and the differences themselves go as 1 / N."""
     problem = stored("tanh_L3")
@@ -116,6 +142,12 @@ def test_difference_to_dense_networks_shrinks_as_one_over_width() -> None:
         slope, covariance = np.polyfit(inverse, losses, 1, w=1 / errors, cov="unscaled")
         extrapolated, error = slope[1], covariance[1, 1] ** 0.5
         own = np.hypot(limit["loss_standard_error"][t], error)
+        accuracy(
+            "`dmft`, tanh L = 3: loss",
+            "networks of width 500, 1000 and 2000, extrapolated in 1/N",
+            extrapolated - limit["loss"][t],
+            own + limit["loss_truncation_error"][t],
+        )
         assert abs(extrapolated - limit["loss"][t]) < 4 * own + limit["loss_truncation_error"][t]
         # Nothing but a / N is left: deviations from the line are within the networks' own errors.
         assert (np.abs(np.polyval(slope, inverse) - losses) < 4 * errors).all()

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from dmft_engine.responses import DEPENDENT
+from tests.accuracy import Accuracy
 from tests.engine.test_alternating import REPLICAS, alternating, setting
 from tests.problems import run, sphere
 
@@ -46,7 +47,9 @@ def known_part(arrays: dict[str, np.ndarray], name: str, layer: int, outputs: in
 
 
 @pytest.mark.parametrize(("activation", "outputs"), [("tanh", 1), ("softplus", 1), ("tanh", 2)])
-def test_responses_of_dmft_meet_those_of_alternating(activation: str, outputs: int) -> None:
+def test_responses_of_dmft_meet_those_of_alternating(
+    activation: str, outputs: int, accuracy: Accuracy
+) -> None:
     """What acts on the fields, A G and B Phi, within both errors, and so what of A and B can be known."""
     problem = setting(activation, 3, steps=12)
     if outputs == 2:
@@ -61,6 +64,13 @@ def test_responses_of_dmft_meet_those_of_alternating(activation: str, outputs: i
             (mine, my_error), (other, other_error) = (
                 product_and_error(arrays, name, layer) for arrays in (found, expected)
             )
+            product = "A G" if name == "a" else "B Phi"
+            accuracy(
+                f"responses of `dmft`, {activation} L = 3, {outputs} output(s): {product}",
+                "`alternating`",
+                mine - other,
+                np.hypot(my_error, other_error) + 1e-6,
+            )
             assert (np.abs(mine - other) <= quantile * np.hypot(my_error, other_error) + 1e-6).all()
             assert np.linalg.norm(mine - other) < 0.05 * np.linalg.norm(other)
             error = np.hypot(*(np.linalg.norm(a[f"{key}_standard_error"]) for a in (found, expected)))
@@ -69,7 +79,7 @@ def test_responses_of_dmft_meet_those_of_alternating(activation: str, outputs: i
             assert error < 0.2 * np.linalg.norm(known)
 
 
-def test_responses_of_dmft_meet_the_algebra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_responses_of_dmft_meet_the_algebra(monkeypatch: pytest.MonkeyPatch, accuracy: Accuracy) -> None:
     """Without noise, nothing needs to be left out."""
     monkeypatch.setattr("dmft_engine.responses.DEPENDENT", 1e-14)
     problem = setting("linear", 3, steps=15)
@@ -79,6 +89,12 @@ def test_responses_of_dmft_meet_the_algebra(monkeypatch: pytest.MonkeyPatch) -> 
     for layer in (1, 2):
         # Summed over the data index that a linear network's responses lack.
         a = found[f"a_{layer}"].sum(3)
+        accuracy(
+            "responses of `dmft`, linear L = 3, float64: A, over its largest entry",
+            "`linear`",
+            a - exact[f"a_{layer}"],
+            scale=np.abs(a).max(),
+        )
         np.testing.assert_allclose(a, exact[f"a_{layer}"], atol=1e-4 * np.abs(a).max())
         phi = exact[f"phi_{layer}"].reshape(60, 60)
         mine = found[f"b_{layer}"].reshape(60, 60) @ phi

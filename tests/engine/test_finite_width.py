@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from dmft_engine import Problem
 from dmft_engine.initialisation import dense_weights
+from tests.accuracy import Accuracy
 from tests.problems import request, run
 
 WIDTH, STEPS, POINTS = 30, 25, 4
@@ -109,14 +110,16 @@ def by_torch_optim(options: dict[str, Any]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_training_is_what_torch_optim_does(name: str) -> None:
+def test_training_is_what_torch_optim_does(name: str, accuracy: Accuracy) -> None:
     result = run(**sections(OPTIONS[name])).arrays
     expected = by_torch_optim(OPTIONS[name])
-    np.testing.assert_allclose(result["predictions"].reshape(expected.shape), expected, atol=1e-12)
+    difference = result["predictions"].reshape(expected.shape) - expected
+    accuracy(f"`finite_width`, {name}: predictions", "the same network by torch.optim.SGD", difference)
+    np.testing.assert_allclose(difference, 0, atol=1e-12)
 
 
 @pytest.mark.parametrize("rule", ["feedback_alignment", "direct_feedback_alignment"])
-def test_feedback_rules_written_out(rule: str) -> None:
+def test_feedback_rules_written_out(rule: str, accuracy: Accuracy) -> None:
     """Two layers by hand: errors go back by fixed matrices, everything forward is trained."""
     given = sections({"training": {"backward_rule": rule}, "targets": ONE_HOT})
     problem = Problem.from_request(request(**given))
@@ -148,7 +151,9 @@ def test_feedback_rules_written_out(rule: str) -> None:
         w0 = w0 + torch.einsum("pc,pcn,pk->kn", weighted, g1, factor)
     predictions[0] = torch.zeros_like(predictions[0])
     result = run(**given)
-    np.testing.assert_allclose(result.arrays["predictions"], torch.stack(predictions), atol=1e-12)
+    difference = result.arrays["predictions"] - torch.stack(predictions).numpy()
+    accuracy(f"`finite_width`, {rule}: predictions", "the same network written out", difference)
+    np.testing.assert_allclose(difference, 0, atol=1e-12)
     assert "ntk" not in result.arrays
     assert "ntk is left out" in result.diagnostics.notes[0]
 

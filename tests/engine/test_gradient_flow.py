@@ -9,6 +9,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from dmft_engine import Problem, solve
+from tests.accuracy import Accuracy
 from tests.problems import request, run, sphere
 
 RATE, STEPS = 0.2, 30
@@ -24,7 +25,7 @@ def flowing(tolerance: float = 1e-4, **training: Any) -> dict[str, Any]:
     "method",
     [{"name": "dmft", "samples": 256, "replicas": 2, "dtype": "float64", "tolerance": 1e-6}],
 )
-def test_one_linear_layer_is_three_scalars(method: dict[str, Any], decay: float) -> None:
+def test_one_linear_layer_is_three_scalars(method: dict[str, Any], decay: float, accuracy: Accuracy) -> None:
     """m = <w h>, p = <h h>, q = <w w>; m' = c (p + q) - 2 lambda m, p' = 2 c m - 2 lambda p, and q alike,
     with c = gamma0 (y - m / gamma0)."""
     gamma0, target = 0.7, 1.3
@@ -49,12 +50,18 @@ def test_one_linear_layer_is_three_scalars(method: dict[str, Any], decay: float)
             method=method,
         ).arrays
         errors.append(np.abs(result["predictions"][:, 0] - exact[0] / gamma0).max())
+        accuracy(
+            f"`dmft`, gradient flow, linear L = 1, weight decay {decay}: predictions",
+            "three ODEs by scipy (error bar: training.flow_tolerance)",
+            errors[-1],
+            tolerance,
+        )
         # Local errors of each step, none of which is above the tolerance.
         assert errors[-1] < 10 * tolerance
     assert errors[2] < errors[1] < errors[0]
 
 
-def test_static_ntk_is_an_exponential() -> None:
+def test_static_ntk_is_an_exponential(accuracy: Accuracy) -> None:
     data = sphere(5, 8)
     result = run(
         data,
@@ -66,6 +73,7 @@ def test_static_ntk_is_an_exponential() -> None:
     along = vectors.T @ np.array(data["targets"])
     times = RATE * np.arange(STEPS)
     exact = (1 - np.exp(-times[:, None] * values / 5)) * along @ vectors.T
+    accuracy("`static_ntk`, gradient flow: predictions", "exponentials", result["predictions"] - exact)
     np.testing.assert_allclose(result["predictions"], exact, atol=1e-6)
 
 

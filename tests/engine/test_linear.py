@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.accuracy import Accuracy
 from tests.problems import run, shared_reference, sphere, stored
 
 TIMES = [10, 30, 60, 99]
@@ -24,29 +25,39 @@ def exactly(problem: dict[str, Any], samples: int = 1024, seed: int = 0, **metho
 
 
 @pytest.mark.parametrize("readout", ["exact", "ntk"])
-def test_dmft_meets_the_algebraic_equations(readout: str) -> None:
+def test_dmft_meets_the_algebraic_equations(readout: str, accuracy: Accuracy) -> None:
     problem = stored("linear_L5")
     algebraic = run(**problem, method={"name": "linear", "readout": readout}).arrays
     revealed = exactly(problem, readout=readout).arrays
     np.testing.assert_allclose(revealed["loss"], algebraic["loss"], rtol=1e-8)
+    what = f"`dmft`, readout {readout}, deep linear L = 5, float64, tolerance 1e-8"
+    judge = "`linear`: the algebraic equations"
+    accuracy(f"{what}: loss, relative", judge, revealed["loss"] / algebraic["loss"] - 1)
     np.testing.assert_allclose(revealed["predictions"], algebraic["predictions"], atol=1e-8)
     for layer in range(1, 6):
         for name in ("phi", "g"):
             scale = np.abs(algebraic[f"{name}_{layer}"]).max()
             difference = np.abs(revealed[f"{name}_{layer}"] - algebraic[f"{name}_{layer}"]).max()
+            accuracy(f"{what}: {name} of all layers, over its largest entry", judge, difference, scale=scale)
             assert difference < 1e-8 * scale
     np.testing.assert_allclose(revealed["ntk"], algebraic["ntk"], rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("readout", ["exact", "ntk"])
 @pytest.mark.parametrize("method", ["dmft", "linear"])
-def test_kept_numbers(readout: str, method: str) -> None:
+def test_kept_numbers(readout: str, method: str, accuracy: Accuracy) -> None:
     problem = stored("linear_L5")
     if method == "dmft":
         result = exactly(problem, readout=readout)
     else:
         result = run(**problem, method={"name": "linear", "readout": readout})
-    np.testing.assert_allclose(result.arrays["loss"][TIMES], LOSSES[readout], rtol=1e-5)
+    loss = result.arrays["loss"][TIMES]
+    accuracy(
+        f"`{method}`, readout {readout}, deep linear L = 5: loss, relative",
+        "numbers of docs/theory.md section 7",
+        loss / LOSSES[readout] - 1,
+    )
+    np.testing.assert_allclose(loss, LOSSES[readout], rtol=1e-5)
 
 
 @pytest.mark.parametrize("readout", ["exact", "ntk"])
@@ -72,12 +83,18 @@ def test_seeds_and_sample_counts_agree() -> None:
 
 @pytest.mark.parametrize("tolerance", [1e-3, 3e-3, 1e-2, 3e-2])
 @pytest.mark.parametrize("gamma0", [0.2, 1.5])
-def test_truth_lies_within_the_truncation_error(tolerance: float, gamma0: float) -> None:
+def test_truth_lies_within_the_truncation_error(tolerance: float, gamma0: float, accuracy: Accuracy) -> None:
     problem = stored("linear_L5")
     problem["network"]["gamma0"] = gamma0
     truth = run(**problem, method={"name": "linear"}).arrays["loss"]
     result = exactly(problem, tolerance=tolerance).arrays
     error = np.abs(result["loss"] - truth)
+    accuracy(
+        f"`dmft`, deep linear L = 5, gamma0 {gamma0}, tolerance {tolerance:g}: loss",
+        "`linear`",
+        error,
+        result["loss_truncation_error"] + 1e-9,
+    )
     assert (error <= result["loss_truncation_error"] + 1e-9).all()
     assert error.max() > 0
 
@@ -114,7 +131,7 @@ def _last_p(gamma0: float, rate: float, target: float) -> float:
     return p
 
 
-def test_several_outputs_and_test_points() -> None:
+def test_several_outputs_and_test_points(accuracy: Accuracy) -> None:
     data = sphere(9, 12)
     inputs = np.array(data["inputs"])
     targets = np.random.default_rng(5).normal(size=(9, 2))
@@ -131,6 +148,8 @@ def test_several_outputs_and_test_points() -> None:
     algebraic = run(**problem, method={"name": "linear"}).arrays
     revealed = exactly(problem, samples=4096).arrays
     for name in ("predictions", "test_predictions", "loss", "test_loss", "phi_1", "phi_3", "ntk"):
+        difference = revealed[name] - algebraic[name]
+        accuracy(f"`dmft`, deep linear L = 3, two outputs, float64: {name}", "`linear`", difference)
         np.testing.assert_allclose(revealed[name], algebraic[name], atol=1e-7, err_msg=name)
     # `linear` writes <g_c g_c'>, the same for all pairs of points.
     np.testing.assert_allclose(revealed["g_1"], algebraic["g_1"], atol=1e-7)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tests.accuracy import Accuracy
 from tests.problems import run
 
 STEPS = 40
@@ -72,7 +73,7 @@ def solved(options: dict[str, Any], **method: Any) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
-def test_limit_meets_dense_networks_extrapolated(name: str) -> None:
+def test_limit_meets_dense_networks_extrapolated(name: str, accuracy: Accuracy) -> None:
     """A line in 1/N through three widths meets dmft at N = infinity, within both errors."""
     options = OPTIONS[name]
     limit = solved(options, name="dmft", samples=16384, replicas=8, tolerance=0.01, seed=1)
@@ -84,15 +85,21 @@ def test_limit_meets_dense_networks_extrapolated(name: str) -> None:
     times = [5, 15, 25, 39]
     # Bonferroni over times; the limit's error comes from 8 replicas, the others' from more.
     quantile = float(stats.t.ppf(1 - 0.001 / (2 * len(times)), 7))
+    differences, bars = [], []
     for t in times:
         losses = np.array([d["loss"][t] for d in dense])
         errors = np.array([d["loss_standard_error"][t] for d in dense])
         line, covariance = np.polyfit(inverse, losses, 1, w=1 / errors, cov="unscaled")
         own = np.hypot(limit["loss_standard_error"][t], covariance[1, 1] ** 0.5)
         allowance = quantile * own + limit["loss_truncation_error"][t]
+        differences.append(line[1] - limit["loss"][t])
+        bars.append(own + limit["loss_truncation_error"][t])
         assert abs(line[1] - limit["loss"][t]) < allowance, (name, t)
         # The test must be able to fail: the errors are small against the loss.
         assert own < 0.1 * max(limit["loss"][t], 0.05), (name, t)
+    accuracy(
+        f"`dmft` with {name}: loss", "networks of width 250 to 1000, extrapolated in 1/N", differences, bars
+    )
 
 
 def test_static_ntk_with_options_is_the_limit_of_small_gamma0() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dmft_engine.activations import ACTIVATIONS, Activation
 from dmft_engine.gaussian_kernels import gaussian_averages
+from tests.accuracy import Accuracy
 from tests.problems import run, sphere
 
 Map = Callable[[NDArray], tuple[NDArray, NDArray]]
@@ -45,7 +46,7 @@ def covariance() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
 @pytest.mark.parametrize("depth", [1, 3])
-def test_kernels_meet_the_closed_forms(name: str, depth: int) -> None:
+def test_kernels_meet_the_closed_forms(name: str, depth: int, accuracy: Accuracy) -> None:
     data = sphere(6, 9)
     result = run(
         data,
@@ -69,6 +70,11 @@ def test_kernels_meet_the_closed_forms(name: str, depth: int) -> None:
     for layer in range(1, depth + 1):
         np.testing.assert_allclose(result.arrays[f"phi_{layer}"][1, :, 1], phi[layer], **close)
         np.testing.assert_allclose(result.arrays[f"g_{layer}"][0, :, 1], g[layer - 1], **close)
+    accuracy(
+        f"`static_ntk`, {name}, L = {depth}: NTK, relative",
+        "arc-cosine and arc-sine formulas, or none needed",
+        result.arrays["ntk"][0] / ntk - 1,
+    )
     np.testing.assert_allclose(result.arrays["ntk"][0], ntk, **close)
 
 
@@ -82,7 +88,7 @@ def test_quadrature_meets_the_closed_form(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_averages_meet_monte_carlo(name: str) -> None:
+def test_averages_meet_monte_carlo(name: str, accuracy: Accuracy) -> None:
     """Every activation against 4 million draws, within five of their standard errors."""
     k = covariance()[:2, :2]
     draws = torch.randn(4_000_000, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -92,10 +98,12 @@ def test_averages_meet_monte_carlo(name: str) -> None:
     for expected, sampled in zip(gaussian_averages(ACTIVATIONS[name], k), (phi.detach(), slope), strict=True):
         products = sampled[:, 0] * sampled[:, 1]
         error = float(products.std() / len(products) ** 0.5)
-        assert abs(float(products.mean() - expected[0, 1])) <= 5 * error
+        difference = float(products.mean() - expected[0, 1])
+        accuracy(f"`static_ntk`, {name}: Gaussian averages", "4 million Monte Carlo draws", difference, error)
+        assert abs(difference) <= 5 * error
 
 
-def test_training_is_gradient_descent_on_the_kernel() -> None:
+def test_training_is_gradient_descent_on_the_kernel(accuracy: Accuracy) -> None:
     """f(t) = (1 - (1 - eta K / P)^t) y, by eigenvectors; test points by their cross kernel."""
     data = sphere(8, 10)
     inputs, targets = np.array(data["inputs"]), np.array(data["targets"])
@@ -116,6 +124,9 @@ def test_training_is_gradient_descent_on_the_kernel() -> None:
     for t in (0, 1, 17, 39):
         remaining = (1 - 0.3 * values / 6) ** t
         f = vectors @ ((1 - remaining) * (vectors.T @ targets[:6]))
+        accuracy(
+            "`static_ntk`: predictions", "eigenvectors of the kernel", result.arrays["predictions"][t] - f
+        )
         np.testing.assert_allclose(result.arrays["predictions"][t], f, atol=1e-12)
         weights = vectors @ ((1 - remaining) / values * (vectors.T @ targets[:6]))
         test = kernel[6:, :6] @ weights

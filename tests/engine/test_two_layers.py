@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tests.accuracy import Accuracy
 from tests.problems import run
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -108,7 +109,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_dmft_meets_the_two_layer_equations(name: str) -> None:
+def test_dmft_meets_the_two_layer_equations(name: str, accuracy: Accuracy) -> None:
     case = CASES[name]
     training = {"learning_rate": 0.3, "steps": 30} | case.get("training", {})
     kernel, targets, gamma0 = np.array(case["kernel"]), np.array(case["targets"]), 1.5
@@ -127,11 +128,17 @@ def test_dmft_meets_the_two_layer_equations(name: str) -> None:
     error = result["predictions_standard_error"]
     quantile = stats.t.ppf(1 - 0.001 / (2 * error.size), 7)
     allowed = quantile * error + quadrature_error + 1e-6
+    accuracy(
+        f"`dmft`, L = 1, {name}: predictions",
+        "the two-layer equations integrated over neurons",
+        result["predictions"] - exact,
+        error + quadrature_error + 1e-6,
+    )
     assert (np.abs(result["predictions"] - exact) <= allowed).all()
     assert allowed.max() < 5e-3
 
 
-def test_relu_with_weight_decay_ends_at_its_fixed_point() -> None:
+def test_relu_with_weight_decay_ends_at_its_fixed_point(accuracy: Accuracy) -> None:
     """P = 1, K^x = 1: h = (gamma0 / lambda) Delta z and z = (gamma0 / lambda) Delta h for active neurons, so
     Delta = lambda / gamma0 whatever the samples."""
     for gamma0, decay in ((1.0, 0.3), (2.0, 1.0)):
@@ -142,10 +149,15 @@ def test_relu_with_weight_decay_ends_at_its_fixed_point() -> None:
             method={"name": "dmft", "samples": 1024},
             outputs={"kernel_times": [-1]},
         ).arrays
+        accuracy(
+            f"`dmft`, L = 1, relu, gamma0 {gamma0}, weight decay {decay}: f at the end",
+            "1 - lambda / gamma0",
+            result["predictions"][-1, 0] - (1 - decay / gamma0),
+        )
         assert result["predictions"][-1, 0] == pytest.approx(1 - decay / gamma0, abs=1e-4)
 
 
-def test_relu_on_orthogonal_points_ends_at_its_fixed_point() -> None:
+def test_relu_on_orthogonal_points_ends_at_its_fixed_point(accuracy: Accuracy) -> None:
     """K^x = 1 and y = +-1: each sign has its own neurons, and |Delta| = P lambda / gamma0 for both."""
     result = run(
         {"kernel": [[1.0, 0.0], [0.0, 1.0]], "targets": [1.0, -1.0]},
@@ -154,6 +166,11 @@ def test_relu_on_orthogonal_points_ends_at_its_fixed_point() -> None:
         method={"name": "dmft", "samples": 1024},
         outputs={"kernel_times": [-1]},
     ).arrays
+    accuracy(
+        "`dmft`, L = 1, relu, orthogonal points, weight decay: f at the end",
+        "y - P lambda / gamma0",
+        result["predictions"][-1] - [0.6, -0.6],
+    )
     np.testing.assert_allclose(result["predictions"][-1], [0.6, -0.6], atol=1e-3)
 
 
