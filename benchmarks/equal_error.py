@@ -1,8 +1,8 @@
 """Time to one error, in the loss and in the kernels: dmft, alternating, and an ensemble of dense networks.
 
 Sampling errors fall as one over the root of the samples, so what `alternating` would take to reach dmft's
-error follows from one run of it. A dense network of width N is off by b / N, and one network's loss scatters by
-s / sqrt(N). Both are measured at one width; what it would take to reach dmft's error e follows: a width
+error follows from one run of it. A dense network of width N is off by b / N, and one network's loss scatters
+by s / sqrt(N). Both are measured at one width; what it would take to reach dmft's error e follows: a width
 N' = N b_N / (e / 2), networks enough that the mean of their scatter is e / 2, each at a cost growing as N'^2.
 (It is computed and not run because it would take hours.)
 """
