@@ -8,7 +8,7 @@ import torch
 
 from dmft_engine.devices import check_room
 from dmft_engine.errors import OutOfMemory, SolveFailure
-from dmft_engine.methods import METHODS
+from dmft_engine.methods import method_for
 from dmft_engine.problem import Problem
 from dmft_engine.reporter import Cancelled, OnProgress, Reporter, ShouldStop
 from dmft_engine.solution import Result, assemble
@@ -35,7 +35,7 @@ def solve(
         and an error; they and a cancelled solve keep the trajectory reached so far.
     """
     started = time.perf_counter()
-    method = METHODS[problem.method.name](problem, device)
+    method = method_for(problem, device)
     reporter = Reporter(method.work, on_progress, should_stop)
     status, error = JobStatus.SUCCEEDED, None
     try:

@@ -164,6 +164,8 @@ def _richness(gamma0: float) -> float:
 
 
 def _kind(asked: SolveAsked, data: Sized) -> str:
+    if asked.network.gamma0 == 0:
+        return "static"
     match asked.method:
         case FiniteWidthMethod():
             return "dense"
@@ -175,8 +177,6 @@ def _kind(asked: SolveAsked, data: Sized) -> str:
             return "static"
         case PerturbationMethod():
             return "static" if has_algebraic_theory(asked) and data.outputs == 1 else "perturbation"
-    if asked.network.gamma0 == 0:
-        return "static"
     algebraic = asked.method.name == "gradient_independence" and has_algebraic_theory(asked)
     return "algebraic" if algebraic and not asked.outputs.field_times else "revealing"
 

@@ -12,7 +12,6 @@ from dmft_engine.devices import check_room
 from dmft_engine.dynamics import train
 from dmft_engine.errors import TooFewSamples
 from dmft_engine.initialisation import joint_kernel, revealed_weights
-from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.population import Exhausted
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
@@ -48,7 +47,6 @@ class Dmft:
         self._method = problem.method
         self._device = device
         self._dtype = getattr(torch, problem.method.dtype)
-        self._lazy = StaticNtk(problem, device) if problem.network.gamma0 == 0 else None
         self._trajectory: Trajectory | None = None
         self._basis_sizes: dict[str, int] = {}
         self._demand = Demand.of(problem, problem.data)
@@ -62,8 +60,6 @@ class Dmft:
         return self._problem.training.steps
 
     def run(self, reporter: Reporter) -> None:
-        if self._lazy is not None:
-            return self._lazy.run(reporter)
         while True:
             try:
                 return self._attempt(reporter)
@@ -116,11 +112,6 @@ class Dmft:
         return TooFewSamples(message, f"{advice}, or raise method.tolerance.", step)
 
     def solution(self) -> Solution | None:
-        if self._lazy is not None:
-            solution = self._lazy.solution()
-            if solution is not None:
-                solution.notes.append("gamma0 = 0 is the lazy limit: solved by static_ntk.")
-            return solution
         if self._trajectory is None or not self._trajectory.predictions:
             return None
         solution = self._trajectory.solution(self._problem)

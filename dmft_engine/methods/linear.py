@@ -12,7 +12,6 @@ from dmft_engine.algebraic import LinearTheory
 from dmft_engine.initialisation import joint_kernel
 from dmft_engine.kernel_record import factor_of
 from dmft_engine.losses import LOSSES
-from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.problem import Problem
 from dmft_engine.recipe import Recipe
 from dmft_engine.reporter import Reporter
@@ -35,7 +34,6 @@ class Linear:
         self._device = device
         self._responses = responses
         self._readout = problem.method.readout
-        self._lazy = StaticNtk(problem, device) if problem.network.gamma0 == 0 else None
         self._theory: LinearTheory | None = None
         self._predictions: list[torch.Tensor] = []
         self._ntk: list[torch.Tensor] = []
@@ -45,8 +43,6 @@ class Linear:
         return self._problem.training.steps
 
     def run(self, reporter: Reporter) -> None:
-        if self._lazy is not None:
-            return self._lazy.run(reporter)
         problem, training = self._problem, self._problem.training
         points, gamma0 = problem.data.points, problem.network.gamma0
         kernel = joint_kernel(problem, self._device)
@@ -80,11 +76,6 @@ class Linear:
             theory.advance(gamma0 * errors)
 
     def solution(self) -> Solution | None:
-        if self._lazy is not None:
-            solution = self._lazy.solution()
-            if solution is not None:
-                solution.notes.append("gamma0 = 0 is the lazy limit: solved by static_ntk.")
-            return solution
         if self._theory is None or not self._predictions:
             return None
         problem, layers = self._problem, self._theory.layers

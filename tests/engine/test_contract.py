@@ -306,7 +306,7 @@ def test_vanishing_gamma0_meets_static_ntk(method: str, architecture: str) -> No
     assert (np.abs(result["loss"] - lazy["loss"]) <= allowance).all()
 
 
-@pytest.mark.parametrize("method", ["dmft", "linear", "gradient_independence"])
+@pytest.mark.parametrize("method", ["dmft", "linear", "gradient_independence", "perturbation"])
 def test_gamma0_zero_is_static_ntk(method: str) -> None:
     network = {"depth": 2, "activation": "linear", "gamma0": 0}
     lazy = run(**problem("static_ntk", network=network))
