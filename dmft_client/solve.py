@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,6 +76,8 @@ class Solve:
     def result(self, *, partial: bool = False) -> Result:
         """The result, once it is finished (see `wait`).
 
+        An iteration that did not converge is warned of; `diagnostics.notes` say how far it got.
+
         Args:
             partial: of a failed or cancelled solve, give the trajectory that it had reached.
 
@@ -88,7 +91,10 @@ class Solve:
             raise SolveFailed(job)
         if job.status is JobStatus.CANCELLED and not partial:
             raise SolveCancelled(job)
-        return Result.from_bytes(self._transport.send("GET", f"{self._path}/result.npz").content)
+        result = Result.from_bytes(self._transport.send("GET", f"{self._path}/result.npz").content)
+        if result.diagnostics.converged is False:
+            warnings.warn(f"solve {self.id}: {'; '.join(result.diagnostics.notes)}", stacklevel=2)
+        return result
 
     def kernel(self, name: str, layer: int | None = None, t: int = -1, s: int | None = None) -> Any:
         """One kernel slice from the server, without downloading the whole result; see Result.phi."""

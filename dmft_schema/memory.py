@@ -312,12 +312,17 @@ class Shortage:
     advice: str
 
 
+def in_gigabytes(size: float) -> str:
+    """Bytes in words: 0.6 GB, 190 GB."""
+    return f"{size / GIGABYTE:.{0 if size >= 10 * GIGABYTE else 1}f} GB"
+
+
 def shortage(demand: Demand, limit: float) -> Shortage | None:
     """What stands against a solve in `limit` bytes; None if nothing does."""
     needed = memory_bytes(demand)
     if needed <= limit:
         return None
     return Shortage(
-        f"this solve needs about {needed / GIGABYTE:.3g} GB of memory (limit: {limit / GIGABYTE:.3g} GB)",
+        f"this solve needs about {in_gigabytes(needed)} of memory (limit: {in_gigabytes(limit)})",
         _what_would_fit(demand, limit),
     )

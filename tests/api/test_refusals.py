@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import redis
 
+from dmft_schema.memory import in_gigabytes
 from dmft_schema.upload import UploadError, read_npz
 from tests.serving import SMALL
 
@@ -155,7 +156,7 @@ def test_what_does_not_fit_into_memory_is_refused_with_a_size_that_does(ada: htt
     assert (answer.status_code, answer.json()["code"]) == (422, "would_not_fit")
     detail = answer.json()["detail"]
     limit = ada.get("/v1/capabilities").json()["limits"]["memory_gb"]
-    assert f"(limit: {limit:.3g} GB)" in detail
+    assert f"(limit: {in_gigabytes(1e9 * limit)})" in detail
     points = int(re.search(r"with (\d+) training points", detail)[1])  # type: ignore[index]
     fewer = body | {"data": digits | {"samples": points - points % 2}}
     assert ada.post("/v1/solves", json=fewer).status_code == 202

@@ -148,6 +148,15 @@ def test_failure_cancellation_and_their_partial_results(
         client.get(running.id)
 
 
+def test_an_iteration_that_did_not_converge_is_warned_of(client: Client, supervisor: Supervisor) -> None:
+    method = {"method": "alternating", "samples": 256, "max_iterations": 1}
+    solve = client.solve(kernel=KERNEL, targets=TARGETS, depth=2, steps=4, **method)
+    supervisor.work()
+    with pytest.warns(UserWarning, match=r"not converged: stopped after 1 iterations.*method.max_iterations"):
+        result = solve.wait(timeout=10).result()
+    assert result.diagnostics.converged is False
+
+
 def test_progress_is_shown(client: Client, supervisor: Supervisor, capsys: pytest.CaptureFixture) -> None:
     solve = client.solve(kernel=KERNEL, targets=TARGETS, method="static_ntk", steps=7, name="shown")
     supervisor.work()

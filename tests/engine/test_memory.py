@@ -68,7 +68,7 @@ def test_what_is_advised_fits_and_no_more() -> None:
     demand = Demand.of(given, given.data)
     found = shortage(demand, 8e9)
     assert found is not None
-    assert re.search(r"needs about [\d.]+ GB of memory \(limit: 8 GB\)", found.message)
+    assert re.search(r"needs about [\d.]+ GB of memory \(limit: 8.0 GB\)", found.message)
     tolerance = float(
         re.search(r"method.tolerance ([\d.]+), method.replicas 2 and 2 outputs", found.advice)[1]
     )  # type: ignore[index]
