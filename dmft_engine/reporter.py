@@ -25,6 +25,7 @@ class Reporter:
         self._started = time.monotonic()
         self._done = 0
         self._note = ""
+        self._loss: float | None = None
 
     def restart(self, note: str) -> None:
         """The method begins again, for the reason that `note` adds to all later messages."""
@@ -35,7 +36,7 @@ class Reporter:
     def finish(self, message: str) -> None:
         """Report that the method has ended before the steps it might have taken."""
         self._steps = self._done
-        self._report(message, None, None)
+        self._report(message, None)
 
     def step(self, message: str, loss: float, basis_size: int | None = None) -> None:
         """Report one more step done.
@@ -44,11 +45,12 @@ class Reporter:
             Cancelled: the caller wants the solve to stop.
         """
         self._done += 1
-        self._report(message, loss, basis_size)
+        self._loss = loss
+        self._report(message, basis_size)
         if self._should_stop is not None and self._should_stop():
             raise Cancelled
 
-    def _report(self, message: str, loss: float | None, basis_size: int | None) -> None:
+    def _report(self, message: str, basis_size: int | None) -> None:
         if self._on_progress is None:
             return
         fraction = self._done / self._steps
@@ -60,7 +62,7 @@ class Reporter:
                 steps=self._steps,
                 message=message + self._note,
                 eta_seconds=elapsed * (1 - fraction) / fraction,
-                loss=loss,
+                loss=self._loss,
                 basis_size=basis_size,
             )
         )

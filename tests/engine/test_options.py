@@ -53,7 +53,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "network": {"depth": 3},
         "training": {"backward_rule": "direct_feedback_alignment", "weight_decay": 0.1},
     },
-    "gradient flow": {"training": {"dynamics": "gradient_flow", "weight_decay": 0.1}},
+    "gradient flow": {"training": {"dynamics": "gradient_flow", "flow_tolerance": 1e-3, "weight_decay": 0.1}},
     "all": {
         "network": {"bias_scale": 0.5, "weight_scales": [1.2, 0.8, 1.1]},
         "training": {"momentum": 0.5, "weight_decay": 0.2, "batch_size": 3, "schedule": "linear"},
