@@ -16,17 +16,17 @@ from dmft_schema.memory import Demand, memory_bytes, shortage
 from tests.problems import request, sphere
 
 CASES: dict[str, dict[str, Any]] = {
-    "long": {"training": {"steps": 400, "learning_rate": 0.03}},
-    "many samples": {"training": {"steps": 20}, "method": {"name": "dmft", "samples": 65536}},
-    "many points": {"points": 60, "training": {"steps": 30}, "method": {"name": "dmft", "replicas": 2}},
-    "relu": {"network": {"activation": "relu"}, "training": {"steps": 50}},
+    "long": {"training": {"steps": 300, "learning_rate": 0.03}},
+    "many samples": {"training": {"steps": 10}, "method": {"name": "dmft", "samples": 65536}},
+    "many points": {"points": 50, "training": {"steps": 25}, "method": {"name": "dmft", "replicas": 2}},
+    "relu": {"network": {"activation": "relu"}, "training": {"steps": 35}},
     "residual": {"network": {"architecture": "residual", "depth": 3}, "training": {"steps": 30}},
     "responses": {"training": {"steps": 40}, "outputs": {"responses": True}},
     "gradient flow": {"training": {"steps": 20, "dynamics": "gradient_flow"}},
     "alternating": {"training": {"steps": 50}, "method": {"name": "alternating", "max_iterations": 2}},
     "perturbation": {"training": {"steps": 20}, "method": {"name": "perturbation"}},
-    "linear": {"points": 40, "network": {"activation": "linear"}, "method": {"name": "linear"}},
-    "static": {"points": 150, "training": {"steps": 40}, "method": {"name": "static_ntk"}},
+    "linear": {"points": 30, "network": {"activation": "linear"}, "method": {"name": "linear"}},
+    "static": {"points": 100, "training": {"steps": 40}, "method": {"name": "static_ntk"}},
     "networks": {
         "training": {"steps": 10},
         "method": {"name": "finite_width", "width": 1500, "ensemble": 8, "dtype": "float32"},
