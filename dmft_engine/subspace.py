@@ -57,8 +57,8 @@ class Subspace:
         self.latest: list[Tensor] = []
         """Coordinates observed since `latest` was last cleared, one tensor for each field."""
         self.dropped = 0.0
-        """What the last observation left outside: root of the summed squares over points, relative to
-        the longest field."""
+        """Spectral norm of what the last observation left outside, relative to the longest field, from above:
+        the tolerance, or the root of the summed squares over points where that is less."""
         # |x|^2 - |c|^2 resolves the residual only down to the square root of rounding.
         self._cheap_check = tolerance**2 > 100 * torch.finfo(dtype).eps
 
@@ -97,7 +97,7 @@ class Subspace:
             if not bool(limit.isfinite().all()):
                 raise NotFinite
             coordinates, outside = self._extend(field, coordinates, limit)
-        self.dropped = self.tolerance * float((outside / limit).max().clamp_min(0).sqrt())
+        self.dropped = self.tolerance * float((outside / limit).max().clamp(0, 1).sqrt())
         self.latest.append(coordinates)
         new = self.basis[:, before:] if self.size > before else None
         return coordinates, new
