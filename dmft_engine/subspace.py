@@ -123,7 +123,8 @@ class Subspace:
             outside = residual.square().sum((-1, -2))
             if bool((outside <= limit).all()):
                 break
-            joining = _principal(residual, limit)
+            # A narrow network's fields may come to span all there is.
+            joining = _principal(residual, limit)[:, : field.shape[-1] - self.size]
             if joining.shape[1] == 0:
                 break
             self.append(self.orthonormal_outside(joining))
@@ -158,8 +159,9 @@ def _principal(residual: Tensor, limit: Tensor) -> Tensor:
     Each has the sign that makes it positive at the first neuron: of two solves whose fields differ by a sign,
     the same random vector then answers the same direction (second_order.py).
     """
-    values, vectors = torch.linalg.eigh(residual @ residual.mT)
+    # In float64: LAPACK's eigenvectors of float32 matrices of low rank now and then fail to converge.
+    values, vectors = torch.linalg.eigh((residual @ residual.mT).double())
     count = int((values > limit[:, None]).sum(dim=1).max())
     strongest = vectors[..., vectors.shape[-1] - count :].flip(-1)
-    joining = strongest.mT @ residual
+    joining = strongest.mT.to(residual.dtype) @ residual
     return joining * torch.where(joining[..., :1] < 0, -1.0, 1.0)

@@ -17,7 +17,7 @@ from dmft_engine.subspace import Subspace
 from dmft_engine.training_run import TrainingRun
 from dmft_engine.trajectory import Trajectory
 from tests.engine.test_dmft import PRECISE, joint_t_quantile, tanh
-from tests.problems import request
+from tests.problems import request, run
 
 
 def departure(basis: torch.Tensor) -> float:
@@ -48,6 +48,24 @@ def test_dependent_directions_leave_the_basis_orthonormal() -> None:
     for size in (1.0, 1e-4, 1e-7, 1e-8):
         space.observe(field + size * torch.randn(1, 4, 50, generator=generator, dtype=torch.float64))
         assert departure(space.basis) < 1e-12
+
+
+def test_fields_that_span_all_neurons() -> None:
+    """A narrow network of ReLUs visits new directions at every step, until there are no more."""
+    space = Subspace(2, 20, 1e-3, torch.float32, "cpu")
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(9):
+        field = torch.randn(2, 3, 20, generator=generator)
+        coordinates, _ = space.observe(field)
+        torch.testing.assert_close(coordinates @ space.basis, field, rtol=0, atol=1e-4)
+    assert space.size == 20
+    result = run(
+        {"dataset": "digits", "classes": [0, 1], "samples": 10},
+        network={"depth": 1, "activation": "relu"},
+        training={"steps": 30},
+        method={"name": "finite_width", "width": 64, "ensemble": 2, "dtype": "float32"},
+    )
+    assert result.arrays["loss"][-1] < 0.5 * result.arrays["loss"][0]
 
 
 def test_a_full_population_says_so() -> None:
