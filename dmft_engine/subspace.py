@@ -135,8 +135,9 @@ class Subspace:
         """Orthonormal rows [R, n, S] orthogonal to the basis, from vectors [R, n, S] taken in order.
 
         Repeated, as Gram-Schmidt must be, until a round takes little away: what it leaves is orthogonal up to
-        rounding over the length that is left. Where a replica's vector is zero or dependent, QR puts an
-        arbitrary unit vector in its place, which the next round makes orthogonal too.
+        rounding over the length that is left. A vector of which a later round leaves little was rounding of
+        the first: zero, or dependent on the others. In its place stands the axis of a neuron of which least
+        is known, which a further round makes orthogonal.
 
         Raises:
             NotFinite: the vectors are not finite.
@@ -146,10 +147,19 @@ class Subspace:
             q, r = torch.linalg.qr(vectors.mT)
             left = r.diagonal(dim1=-2, dim2=-1)
             vectors = q.mT * torch.where(left < 0, -1.0, 1.0)[..., None]
-            # The first round's vectors have any length.
-            if rounds > 0 and bool((left.abs() > LEAST_LEFT).all()):
+            if rounds == 0:  # Its vectors have any length.
+                continue
+            lost = ~(left.abs() > LEAST_LEFT)
+            if not bool(lost.any()):
                 return vectors
+            vectors = torch.where(lost[..., None], self._least_known(vectors.shape[1], rounds), vectors)
         raise NotFinite
+
+    def _least_known(self, count: int, skip: int) -> Tensor:
+        """Axes [R, count, S] of neurons, least known first, after `skip` times as many."""
+        order = self.basis.square().sum(1).argsort(dim=-1)
+        chosen = order.roll(-skip * count, dims=-1)[:, :count]
+        return torch.nn.functional.one_hot(chosen, order.shape[-1]).to(self.basis)
 
 
 def _principal(residual: Tensor, limit: Tensor) -> Tensor:
