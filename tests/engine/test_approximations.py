@@ -57,7 +57,9 @@ def test_gradient_independence_meets_the_shared_file() -> None:
 def test_revealed_matrices_without_responses_meet_the_algebra(readout: str, accuracy: Accuracy) -> None:
     problem = stored("linear_L5")
     problem["training"]["steps"] = 60
-    algebraic = run(**problem, method={"name": "gradient_independence", "readout": readout}).arrays
+    algebraic = run(
+        **problem, method={"name": "gradient_independence", "readout": readout, "dtype": "float64"}
+    ).arrays
     sampled = by_sampling(problem, readout=readout, samples=1024, replicas=2, tolerance=1e-8, dtype="float64")
     accuracy(
         f"`gradient_independence` by samples, readout {readout}, deep linear L = 5: loss, relative",
