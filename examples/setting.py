@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from numpy.typing import NDArray
 
 from dmft_client import Client, Result
 
@@ -43,16 +45,50 @@ class Setting:
         inputs *= np.sqrt(inputs.shape[1]) / np.linalg.norm(inputs, axis=1, keepdims=True)
         return {"inputs": inputs, "targets": np.repeat([1.0, -1.0], half)}
 
-    def solve_all(self, requests: Mapping[Any, dict[str, Any]]) -> dict[Any, Result]:
-        """Submit everything, then wait for one after the other."""
+    def solve_all(
+        self, requests: Mapping[Any, dict[str, Any]], *, partial: bool = False
+    ) -> dict[Any, Result]:
+        """Submit everything, then wait for one after the other.
+
+        Args:
+            requests: keywords of Client.solve, by any key.
+            partial: of a solve that fails, take what it had reached.
+        """
         solves = {key: self.client.solve(**keywords, name=str(key)) for key, keywords in requests.items()}
-        return {key: solve.wait().result() for key, solve in solves.items()}
+        return {key: solve.wait().result(partial=partial) for key, solve in solves.items()}
 
     def save(self, figure: Figure, name: str) -> None:
         self.output.mkdir(parents=True, exist_ok=True)
         path = self.output / f"{name}.png"
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, dpi=100)
         print(f"wrote {path}")
+
+
+def draw_loss(axes: Axes, result: Result, line: str, **look: Any) -> None:
+    """Loss over learning time; a band of one standard error where there is one."""
+    (drawn,) = axes.plot(result.times, result.loss, line, **look)
+    if (error := result.loss_standard_error) is not None:
+        low, high = result.loss - error, result.loss + error
+        axes.fill_between(result.times, low, high, color=drawn.get_color(), alpha=0.3, linewidth=0)
+
+
+def draw_kernels(figure: FigureBase, columns: Mapping[str, tuple[NDArray, NDArray]], below: str) -> None:
+    """Kernels of the limit above those of networks, each column in the limit's colours.
+
+    Args:
+        figure: to fill.
+        columns: by title.
+        below: names the networks.
+    """
+    rows = figure.subplots(2, len(columns), squeeze=False)
+    for pair, (title, kernels) in zip(rows.T, columns.items(), strict=True):
+        largest = np.abs(kernels[0]).max()
+        for axes, kernel in zip(pair, kernels, strict=True):
+            axes.imshow(kernel, cmap="RdBu_r", vmin=-largest, vmax=largest)
+            axes.set(xticks=[], yticks=[])
+        pair[0].set_title(title)
+    for axes, name in zip(rows[:, 0], ("limit", below), strict=True):
+        axes.set_ylabel(name)
 
 
 def _cifar(source: Path) -> tuple[np.ndarray, np.ndarray]:

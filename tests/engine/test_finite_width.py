@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from dmft_engine import Problem
 from dmft_engine.initialisation import dense_weights
+from dmft_schema.memory import CHUNK_BYTES
 from tests.accuracy import Accuracy
 from tests.problems import request, run
 
@@ -189,7 +190,7 @@ def test_ensemble_in_pieces_is_the_same_ensemble(monkeypatch: pytest.MonkeyPatch
     """Members that do not fit side by side take turns; the numbers do not change."""
     options = {"name": "finite_width", "width": 40, "ensemble": 5, "dtype": "float64"}
     whole = run(**sections({}) | {"method": options}).arrays
-    monkeypatch.setattr("dmft_engine.methods.finite_width.CHUNK_BYTES", 100_000)
+    monkeypatch.setitem(CHUNK_BYTES, "finite_width", 100_000)
     pieces = run(**sections({}) | {"method": options}).arrays
     for name in ("predictions", "loss", "loss_standard_error", "ntk", "ntk_standard_error"):
         np.testing.assert_allclose(pieces[name], whole[name], atol=1e-9, err_msg=name)
