@@ -31,7 +31,7 @@ class Rows:
         self.size = needed
 
 
-MOST_ROUNDS = 6
+MOST_ROUNDS = 50
 LEAST_LEFT = 0.1
 """Gram-Schmidt ends with a round that leaves more than this of every unit vector."""
 
@@ -156,9 +156,9 @@ class Subspace:
         raise NotFinite
 
     def _least_known(self, count: int, skip: int) -> Tensor:
-        """Axes [R, count, S] of neurons, least known first, after `skip` times as many."""
+        """Axes [R, count, S] of neurons, least known first, after `skip` others."""
         order = self.basis.square().sum(1).argsort(dim=-1)
-        chosen = order.roll(-skip * count, dims=-1)[:, :count]
+        chosen = order.roll(-skip, dims=-1)[:, :count]
         return torch.nn.functional.one_hot(chosen, order.shape[-1]).to(self.basis)
 
 

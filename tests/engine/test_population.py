@@ -68,6 +68,18 @@ def test_fields_that_span_all_neurons() -> None:
     assert result.arrays["loss"][-1] < 0.5 * result.arrays["loss"][0]
 
 
+def test_directions_that_join_where_little_room_is_left() -> None:
+    """Several at once, of replicas that do not need them all: at this width they once found no place."""
+    result = run(
+        {"dataset": "digits", "classes": [0, 1], "samples": 10},
+        network={"depth": 1, "activation": "relu"},
+        training={"steps": 80, "learning_rate": 0.5, "weight_decay": 0.1},
+        method={"name": "finite_width", "width": 100, "ensemble": 4},
+        outputs={"kernels": ["ntk"], "kernel_times": [-1]},
+    )
+    assert np.isfinite(result.arrays["loss"]).all()
+
+
 def test_a_full_population_says_so() -> None:
     crowd = population(samples=10)
     crowd.fresh(8)
