@@ -88,5 +88,5 @@ def propagate(forward: Forward, activation: Activation, weights: Weights, gradie
         output=output.detach(),
         scales=weights.scales,
     )
-    weights.observe_rest(fields)
+    weights.finish_step(fields)
     return fields

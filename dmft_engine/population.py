@@ -39,6 +39,8 @@ class Population:
         exact = torch.finfo(dtype).eps ** 0.6
         self.known = Subspace(replicas, samples, exact, dtype, device)
         self._normals = SobolNormals(replicas, samples, seed, dtype, device)
+        self._leverage = torch.zeros(replicas, samples, dtype=dtype, device=device)
+        self._levered = 0
 
     def include(self, directions: Tensor) -> None:
         """Unit vectors [R, n, S] are known from now on.
@@ -71,7 +73,10 @@ class Population:
         with large fields. Left alone, a fresh vector's variance would be correlated with the fields it
         must be independent of: a bias of order (known directions) / S.
         """
-        leverage = self.known.basis.square().sum(1).clamp(0, 1)
+        # How much of each neuron is known: its diagonal entry of the projection onto all that is.
+        self._leverage += self.known.basis[:, self._levered :].square().sum(1)
+        self._levered = self.known.size
+        leverage = self._leverage.clamp(0, 1)
         kept = 1 - leverage
         shared = leverage * kept
         # var_i = kept_i^2 d_i + sum_{j != i} P_ij^2 d_j, the sum by its mean over i. A neuron that is known
@@ -99,7 +104,7 @@ class Layer:
     Attributes:
         phi: spans the activations phi(h(t)).
         g: spans the gradients g(t).
-        population: whose neurons they are, if what is known of those matters; None for a dense network.
+        draws: whether random vectors are still to be drawn that must be independent of its fields.
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class Layer:
         device: str,
         population: Population | None = None,
     ) -> None:
+        """`population`: whose neurons they are; None for a dense network, of which all is drawn."""
         self.replicas = replicas
         self.samples = samples
         self._population = population
@@ -121,6 +127,14 @@ class Layer:
     def population(self) -> Population:
         assert self._population is not None, "the neurons of a dense network are no samples"
         return self._population
+
+    @property
+    def draws(self) -> bool:
+        return self._population is not None
+
+    def settle(self) -> None:
+        """Nothing more is drawn here: what is known of the neurons matters no longer."""
+        self._population = None
 
     def observe(self, space: Subspace, field: Tensor) -> tuple[Tensor, Tensor | None]:
         """Show a field to one of this layer's spaces; see Subspace.observe.

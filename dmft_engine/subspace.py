@@ -12,11 +12,8 @@ class Rows:
     def __init__(self, replicas: int, samples: int, dtype: torch.dtype, device: str) -> None:
         self._buffer = torch.empty(replicas, 32, samples, dtype=dtype, device=device)
         self.size = 0
-
-    @property
-    def all(self) -> Tensor:
+        self.all = self._buffer[:, :0]
         """[R, k, S], a view."""
-        return self._buffer[:, : self.size]
 
     def append(self, rows: Tensor) -> None:
         """Add [R, n, S]."""
@@ -29,7 +26,15 @@ class Rows:
             self._buffer = grown
         self._buffer[:, self.size : needed] = rows
         self.size = needed
+        self.all = self._buffer[:, :needed]
 
+
+SOON = 0.1
+"""When directions join, so do those whose squared norm is this much of the limit: they would join soon, one
+by one, and each time costs more than the room that they take."""
+
+RESOLUTION = 100.0
+"""Eigenvalues are known to within the largest times this and the dtype's precision."""
 
 MOST_ROUNDS = 50
 LEAST_LEFT = 0.1
@@ -89,11 +94,16 @@ class Subspace:
             NotFinite: the field is not finite, or its square is not.
         """
         coordinates = self.coordinates(field)
-        squared = field.square().sum(-1)
-        limit = (self.tolerance**2 * squared.amax(-1)).clamp_min(torch.finfo(field.dtype).tiny)
-        outside = (squared - coordinates.square().sum(-1)).sum(-1)
+        gram = field @ field.mT
+        limit = self.tolerance**2 * gram.diagonal(dim1=-2, dim2=-1).amax(-1)
+        limit = limit.clamp_min(torch.finfo(field.dtype).tiny)
         before = self.size
-        if not (self._cheap_check and bool((outside <= limit).all())):
+        if self._cheap_check:
+            left = torch.baddbmm(gram, coordinates, coordinates.mT, alpha=-1)
+        else:
+            left = _gram(self.residual(field, coordinates))
+        outside = left.diagonal(dim1=-2, dim2=-1).sum(-1)
+        if not _within(left, limit):
             if not bool(limit.isfinite().all()):
                 raise NotFinite
             coordinates, outside = self._extend(field, coordinates, limit)
@@ -104,6 +114,9 @@ class Subspace:
 
     def include(self, directions: Tensor) -> None:
         """Make the span contain unit vectors [R, n, S], within the tolerance."""
+        vectors, left = self._gram_schmidt(directions)
+        if bool((left > LEAST_LEFT).all()):  # All are new, as most are.
+            return self.append(vectors)
         limit = directions.new_full(directions.shape[:1], self.tolerance**2)
         self._extend(directions, self.coordinates(directions), limit)
 
@@ -117,18 +130,19 @@ class Subspace:
         Returns:
             The field's coordinates [R, P, k], and the residual's squared Frobenius norm [R].
         """
-        rounds = 3  # An eigenvalue is resolved to rounding of the largest; each round starts afresh.
-        for _ in range(rounds):
-            residual = self.residual(field, coordinates)
-            outside = residual.square().sum((-1, -2))
-            if bool((outside <= limit).all()):
-                break
+        for _ in range(3):  # What one round cannot resolve beside the largest is left to the next.
             # A narrow network's fields may come to span all there is.
-            joining = _principal(residual, limit)[:, : field.shape[-1] - self.size]
+            room = field.shape[-1] - self.size
+            joining, values = _principal(self.residual(field, coordinates), limit, room)
+            outside = values[:, joining.shape[1] :].sum(-1)
             if joining.shape[1] == 0:
                 break
-            self.append(self.orthonormal_outside(joining))
-            coordinates = self.coordinates(field)
+            new = self.orthonormal_outside(joining)
+            self.append(new)
+            coordinates = torch.cat([coordinates, field @ new.mT], dim=-1)
+            all_joined = joining.shape[1] == values.shape[1]
+            if all_joined or bool((_resolution(values) <= limit).all()):
+                break
         return coordinates, outside
 
     def orthonormal_outside(self, vectors: Tensor) -> Tensor:
@@ -142,18 +156,22 @@ class Subspace:
         Raises:
             NotFinite: the vectors are not finite.
         """
+        vectors = torch.nn.functional.normalize(vectors, dim=-1, eps=torch.finfo(vectors.dtype).tiny)
         for rounds in range(MOST_ROUNDS):
-            vectors = self.residual(vectors, self.coordinates(vectors))
-            q, r = torch.linalg.qr(vectors.mT)
-            left = r.diagonal(dim1=-2, dim2=-1)
-            vectors = q.mT * torch.where(left < 0, -1.0, 1.0)[..., None]
-            if rounds == 0:  # Its vectors have any length.
-                continue
-            lost = ~(left.abs() > LEAST_LEFT)
+            vectors, left = self._gram_schmidt(vectors)
+            lost = ~(left > LEAST_LEFT)
             if not bool(lost.any()):
                 return vectors
-            vectors = torch.where(lost[..., None], self._least_known(vectors.shape[1], rounds), vectors)
+            if rounds > 0:
+                vectors = torch.where(lost[..., None], self._least_known(vectors.shape[1], rounds), vectors)
         raise NotFinite
+
+    def _gram_schmidt(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """One round. Returns orthonormal rows, and the length [R, n] that each vector had left."""
+        outside = self.residual(vectors, self.coordinates(vectors))
+        q, r = torch.linalg.qr(outside.mT)
+        left = r.diagonal(dim1=-2, dim2=-1)
+        return q.mT * torch.where(left < 0, -1.0, 1.0)[..., None], left.abs()
 
     def _least_known(self, count: int, skip: int) -> Tensor:
         """Axes [R, count, S] of neurons, least known first, after `skip` others."""
@@ -162,16 +180,41 @@ class Subspace:
         return torch.nn.functional.one_hot(chosen, order.shape[-1]).to(self.basis)
 
 
-def _principal(residual: Tensor, limit: Tensor) -> Tensor:
+def _gram(rows: Tensor) -> Tensor:
+    return rows @ rows.mT
+
+
+def _within(gram: Tensor, limit: Tensor) -> bool:
+    """Whether the spectral norms of Gram matrices [R, P, P] are surely within `limit` [R].
+
+    Without their eigenvalues: the Frobenius norm of the fourth power is the eighth powers' sum's root, within
+    P^(1/8) of the largest alone. False of what is not finite.
+    """
+    fourth = torch.linalg.matrix_power(gram / limit[:, None, None], 4)
+    return bool((fourth.square().sum((-1, -2)) <= 1).all())
+
+
+def _principal(residual: Tensor, limit: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Combinations [R, n, S] of the residuals [R, P, S], strongest first, that must join.
 
-    n is the most that any replica needs; 0 when all have a spectral norm (squared) within `limit` [R].
-    Each has the sign that makes it positive at the first neuron: of two solves whose fields differ by a sign,
-    the same random vector then answers the same direction (second_order.py).
+    n is the most that any replica needs, up to `most`: 0 when all have a spectral norm (squared) within
+    `limit` [R], else with those that would join soon. Each has the sign that makes it positive at the first
+    neuron: of two solves whose fields differ by a sign, the same random vector then answers the same
+    direction (second_order.py).
+
+    Returns:
+        They, and all squared singular values of the residuals [R, P], largest first.
     """
     # In float64: LAPACK's eigenvectors of float32 matrices of low rank now and then fail to converge.
-    values, vectors = torch.linalg.eigh((residual @ residual.mT).double())
-    count = int((values > limit[:, None]).sum(dim=1).max())
-    strongest = vectors[..., vectors.shape[-1] - count :].flip(-1)
-    joining = strongest.mT.to(residual.dtype) @ residual
-    return joining * torch.where(joining[..., :1] < 0, -1.0, 1.0)
+    values, vectors = torch.linalg.eigh(_gram(residual).double())
+    values, vectors = values.flip(-1).to(residual.dtype), vectors.flip(-1)
+    soon = _resolution(values).maximum(SOON * limit).minimum(limit)
+    enough = torch.where(values[:, 0] > limit, soon, limit)
+    count = min(int((values > enough[:, None]).sum(dim=1).max()), most)
+    joining = vectors[..., :count].mT.to(residual.dtype) @ residual
+    return joining * torch.where(joining[..., :1] < 0, -1.0, 1.0), values.clamp_min(0)
+
+
+def _resolution(values: Tensor) -> Tensor:
+    """What eigenvalues [R, P], largest first, are known within, [R]."""
+    return RESOLUTION * torch.finfo(values.dtype).eps * values[:, 0]

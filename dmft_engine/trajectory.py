@@ -94,6 +94,8 @@ class Trajectory:
     def record_kernels(self, step: int, fields: Fields, weights: Weights, input_kernel: Tensor) -> None:
         """Keep what is kept at kernel times only."""
         self.kernel_steps.append(step)
+        if self.phi or self.g:
+            weights.complete_coordinates(fields)
         if self.phi:
             for kernel, layer in zip(self.phi, weights.layers, strict=True):
                 kernel.record([block[:, : self.points] for block in layer.phi.latest])

@@ -76,7 +76,8 @@ class RevealedReadout(Readout):
         self._drawn = False
 
     def apply(self, x: Tensor) -> Tensor:
-        self._layer.observe(self._layer.phi, x.detach())
+        if self._layer.draws:
+            self._layer.observe(self._layer.phi, x.detach())
         if not self._drawn:
             super().__init__(self._layer.population.gaussian(self._outputs))
             self._drawn = True
@@ -150,12 +151,22 @@ class Weights:
             layer.phi.latest.clear()
             layer.g.latest.clear()
 
-    def observe_rest(self, fields: Fields) -> None:
-        """Show each layer the fields that no matrix has shown it."""
-        for layer, phi, g in zip(self.layers, fields.phi, fields.g, strict=True):
-            if not layer.phi.latest:
+    def finish_step(self, fields: Fields) -> None:
+        """Show the layers that have still to draw the fields that no matrix has shown them."""
+        self._observe_rest(fields, [layer.draws for layer in self.layers])
+        if not self.hidden:  # Readout and feedback are drawn in the first step.
+            for layer in self.layers:
+                layer.settle()
+
+    def complete_coordinates(self, fields: Fields) -> None:
+        """Show every layer the fields of this step that nothing has shown it, for kernels to be kept."""
+        self._observe_rest(fields, [True] * len(self.layers))
+
+    def _observe_rest(self, fields: Fields, wanted: Sequence[bool]) -> None:
+        for layer, phi, g, is_wanted in zip(self.layers, fields.phi, fields.g, wanted, strict=True):
+            if is_wanted and not layer.phi.latest:
                 layer.observe(layer.phi, phi)
-            if not layer.g.latest:
+            if is_wanted and not layer.g.latest:
                 for output in g.unbind(1):
                     layer.observe(layer.g, output)
 

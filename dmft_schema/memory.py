@@ -129,6 +129,11 @@ class Demand:
         )
 
     @property
+    def _reveals(self) -> bool:
+        """Whether there are hidden matrices, known only along what training visits."""
+        return self.kind in ("revealing", "perturbation") and self.depth > 1
+
+    @property
     def all_points(self) -> int:
         return self.points + self.test_points
 
@@ -139,7 +144,8 @@ class Demand:
         Measured (tanh, erf, gelu, sin; P = 10 to 100; tolerance 0.01 to 0.1): as many for each point,
         growing as the logarithm of the tolerance.
         """
-        steps = float(self.steps)
+        # Where nothing is revealed as training goes on, only kernels need bases.
+        steps = float(self.steps if self._reveals else self.times)
         phi = self.richness * (9.0 if self.kinked else 3.3) * math.log(0.2 / self.tolerance)
         g = self.richness * 4.1 * math.log(0.33 / self.tolerance)
         if self.kinked:
@@ -150,6 +156,9 @@ class Demand:
     @property
     def known(self) -> float:
         """Directions known in one population: phi, g, columns from below and rows from above."""
+        if not self._reveals:
+            # At t = 0, when the last is drawn: inputs, phi and readouts.
+            return 2 * self.all_points + self.outputs
         return 2 * sum(self.directions) * (self.depth if self.shared else 1)
 
     @property
@@ -160,7 +169,7 @@ class Demand:
 
 
 def _richness(gamma0: float) -> float:
-    return float(min(max(gamma0, 0.04), 1.0) ** 0.5 * min(max(gamma0, 1.0), 4.0) ** 0.2)
+    return float(min(max(gamma0, 0.04), 1.0) ** 0.5 * min(max(gamma0, 1.0), 8.0) ** 0.25)
 
 
 def _kind(asked: SolveAsked, data: Sized) -> str:
@@ -185,7 +194,7 @@ def _revealing(d: Demand) -> float:
     samples = (d.samples or d.enough_samples) / d.replicas
     phi, g = d.directions
     # Never more than a population has room for.
-    room = min(1.0, MOST_KNOWN * samples / d.known)
+    room = min(1.0, MOST_KNOWN * samples / d.known) if d.depth > 1 else min(1.0, samples / max(phi, g))
     phi, g = phi * room, g * room
     # phi, g, columns and rows, and once more among the population's known directions.
     bases = 4 * d.depth * (phi + g) * samples

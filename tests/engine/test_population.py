@@ -50,6 +50,46 @@ def test_dependent_directions_leave_the_basis_orthonormal() -> None:
         assert departure(space.basis) < 1e-12
 
 
+def test_directions_that_are_nearly_wanted_join_with_one_that_is() -> None:
+    """A field whose parts outside the basis are 2, 0.5 and 0.1 tolerances long, along three axes."""
+    space = Subspace(1, 8, 0.03, torch.float32, "cpu")
+    first = torch.eye(8)[None, :3]
+    space.observe(first)
+    assert space.size == 3
+
+    def outside(*lengths: float) -> torch.Tensor:
+        return first + 0.03 * torch.diag_embed(torch.tensor([lengths]), offset=3)[:, :3, :8]
+
+    # Nothing joins for itself below the tolerance.
+    space.observe(outside(0.9, 0.5, 0.1, 0, 0))
+    assert space.size == 3
+    assert 0 < space.dropped < 0.04
+    space.observe(outside(2.0, 0.5, 0.1, 0, 0))
+    assert space.size == 5
+    assert space.dropped < 0.0035
+
+
+def test_one_hidden_layer_reveals_nothing_as_training_goes_on() -> None:
+    """ReLUs visit new directions at every step, of which only kernels that were asked for need to know."""
+    sections: dict[str, Any] = {
+        "network": {"depth": 1, "activation": "relu"},
+        "training": {"steps": 300, "learning_rate": 0.1},
+    }
+    data = {"dataset": "digits", "classes": [0, 1], "samples": 10}
+    bare = run(data, **sections, outputs={"kernels": []})
+    assert bare.diagnostics.samples == 4096
+    assert bare.diagnostics.basis_sizes == {"phi_1": 10, "g_1": 10}
+    wanted = {"kernels": ["phi", "g", "ntk"], "kernel_times": [0, 150, 299]}
+    result = run(data, **sections, outputs=wanted)
+    np.testing.assert_array_equal(result.arrays["loss"], bare.arrays["loss"])
+    assert result.diagnostics.basis_sizes["g_1"] <= 40
+    # What the bases recorded, against Gram matrices of the fields themselves.
+    own = Problem.from_request(request(data, **sections)).data.kernel
+    kernels = {name: np.einsum("tmtn->tmn", result.arrays[f"{name}_1"]) for name in ("phi", "g")}
+    together = kernels["g"] * own + kernels["phi"]
+    np.testing.assert_allclose(together, result.arrays["ntk"], rtol=0, atol=1e-3 * np.abs(together).max())
+
+
 def test_fields_that_span_all_neurons() -> None:
     """A narrow network of ReLUs visits new directions at every step, until there are no more."""
     space = Subspace(2, 20, 1e-3, torch.float32, "cpu")
