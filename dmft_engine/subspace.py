@@ -30,8 +30,9 @@ class Rows:
 
 
 SOON = 0.1
-"""When directions join, so do those whose squared norm is this much of the limit: they would join soon, one
-by one, and each time costs more than the room that they take."""
+MOST_SOON = 16
+"""When directions join, so do up to this many whose squared norm is that part of the limit: they would join
+soon, one by one, and each time costs more than the room that they take."""
 
 RESOLUTION = 100.0
 """Eigenvalues are known to within the largest times this and the dtype's precision."""
@@ -208,9 +209,10 @@ def _principal(residual: Tensor, limit: Tensor, most: int) -> tuple[Tensor, Tens
     # In float64: LAPACK's eigenvectors of float32 matrices of low rank now and then fail to converge.
     values, vectors = torch.linalg.eigh(_gram(residual).double())
     values, vectors = values.flip(-1).to(residual.dtype), vectors.flip(-1)
+    must = int((values > limit[:, None]).sum(dim=1).max())
     soon = _resolution(values).maximum(SOON * limit).minimum(limit)
-    enough = torch.where(values[:, 0] > limit, soon, limit)
-    count = min(int((values > enough[:, None]).sum(dim=1).max()), most)
+    would = int((values > soon[:, None]).sum(dim=1).max())
+    count = min(would, must + MOST_SOON, most) if must else 0
     joining = vectors[..., :count].mT.to(residual.dtype) @ residual
     return joining * torch.where(joining[..., :1] < 0, -1.0, 1.0), values.clamp_min(0)
 

@@ -91,6 +91,7 @@ CONFLICTS = (
     ("responses", "residual", "they are defined for the layers of an mlp"),
     ("responses", "feedback", "matrices with a fixed way back have none"),
     ("residual", "direct_feedback", "the skips would carry errors back besides"),
+    ("flow", "momentum", "momentum is a property of finite steps"),
 )
 """Pairs of features that exclude each other, and why."""
 
@@ -145,7 +146,6 @@ def check_support(request: SolveRequest) -> None:
 
 def _check_flow(training: Training) -> None:
     for field, used, why in (
-        ("training.momentum", training.momentum > 0, "is a property of finite steps"),
         ("training.batch_size", training.batch_size is not None, "is a property of finite steps"),
         ("training.schedule", training.schedule != "constant", "only changes time's units"),
         ("training.loss hinge", training.loss == "hinge", "has errors that jump"),

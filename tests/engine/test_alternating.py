@@ -165,6 +165,27 @@ def test_derivatives_of_activations() -> None:
 
 
 @pytest.mark.slow
+def test_error_bars_are_honest() -> None:
+    """Over 16 seeds: no bias beside the spread, and a spread like the errors reported."""
+    seeds = 16
+    problem = setting("tanh", 2, steps=15)
+    expected = limit(problem)
+    runs = [
+        run(**problem, method={"name": "alternating", "samples": 8192, "replicas": REPLICAS, "seed": seed})
+        for seed in range(100, 100 + seeds)
+    ]
+    losses = np.array([result.arrays["loss"] for result in runs])[:, 1:]
+    spread = losses.std(axis=0, ddof=1)
+    reported = np.array([result.arrays["loss_standard_error"] for result in runs])[:, 1:]
+    ratio = np.sqrt((reported**2).mean(axis=0)) / spread
+    assert (ratio > 1 / 1.6).all()
+    assert (ratio < 1.6).all()
+    own = np.hypot(spread / seeds**0.5, expected["loss_standard_error"][1:])
+    quantile = stats.t.ppf(1 - 0.001 / (2 * own.size), seeds - 1)
+    assert (np.abs(losses.mean(axis=0) - expected["loss"][1:]) <= quantile * own).all()
+
+
+@pytest.mark.slow
 def test_the_reference_problem(accuracy: Accuracy) -> None:
     """tanh_L3, at the size of the paper's own runs."""
     problem = stored("tanh_L3")
