@@ -52,7 +52,7 @@ def describe(result: Result) -> str:
 
 def main() -> None:
     setting = open_setting(__doc__)
-    steps, width = (80, 1000) if setting.quick else (200, 2500)
+    steps, width, samples = (80, 1000, 4096) if setting.quick else (200, 2500, 32768)
     problem: dict[str, Any] = {
         **setting.two_classes(POINTS),
         "depth": 1,
@@ -61,12 +61,11 @@ def main() -> None:
         "learning_rate": 0.5,
         "steps": steps,
         "kernels": ["phi", "ntk"],
-        # At all times they would be large: phi' of ReLUs visits new directions at every step.
         "kernel_times": [*range(0, steps, 10), steps - 1],
     }
     methods = {
         # Without hidden matrices the tolerance does nothing but round the recorded Phi.
-        "limit": {"method": "dmft", "tolerance": 0.05},
+        "limit": {"method": "dmft", "tolerance": 0.05, "samples": samples},
         "networks": {"method": "finite_width", "width": width, "ensemble": 4},
     }
     results = setting.solve_all(
