@@ -39,8 +39,6 @@ class Population:
         exact = torch.finfo(dtype).eps ** 0.6
         self.known = Subspace(replicas, samples, exact, dtype, device)
         self._normals = SobolNormals(replicas, samples, seed, dtype, device)
-        self._leverage = torch.zeros(replicas, samples, dtype=dtype, device=device)
-        self._levered = 0
 
     def include(self, directions: Tensor) -> None:
         """Unit vectors [R, n, S] are known from now on.
@@ -73,10 +71,7 @@ class Population:
         with large fields. Left alone, a fresh vector's variance would be correlated with the fields it
         must be independent of: a bias of order (known directions) / S.
         """
-        # How much of each neuron is known: its diagonal entry of the projection onto all that is.
-        self._leverage += self.known.basis[:, self._levered :].square().sum(1)
-        self._levered = self.known.size
-        leverage = self._leverage.clamp(0, 1)
+        leverage = self.known.leverage.clamp(0, 1)
         kept = 1 - leverage
         shared = leverage * kept
         # var_i = kept_i^2 d_i + sum_{j != i} P_ij^2 d_j, the sum by its mean over i. A neuron that is known
@@ -146,3 +141,11 @@ class Layer:
         if new is not None and self._population is not None:
             self._population.include(new)
         return coordinates, new
+
+    def observe_rest(self, phi: Tensor, g: Tensor) -> None:
+        """Show it the fields of this step, phi [R, P, S] and g [R, C, P, S], that nothing has shown it."""
+        if not self.phi.latest:
+            self.observe(self.phi, phi)
+        if not self.g.latest:
+            for output in g.unbind(1):
+                self.observe(self.g, output)

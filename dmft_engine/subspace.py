@@ -35,7 +35,7 @@ MOST_SOON = 16
 soon, one by one, and each time costs more than the room that they take."""
 
 RESOLUTION = 100.0
-"""Eigenvalues are known to within the largest times this and the dtype's precision."""
+"""Squared lengths are known to within the largest times this and the dtype's precision."""
 
 MOST_ROUNDS = 50
 LEAST_LEFT = 0.1
@@ -66,7 +66,9 @@ class Subspace:
         """Spectral norm of what the last observation left outside, relative to the longest field, from above:
         the tolerance, or the root of the summed squares over points where that is less."""
         # |x|^2 - |c|^2 resolves the residual only down to the square root of rounding.
-        self._cheap_check = tolerance**2 > 100 * torch.finfo(dtype).eps
+        self._cheap_check = tolerance**2 > RESOLUTION * torch.finfo(dtype).eps
+        self._leverage = torch.zeros(replicas, samples, dtype=dtype, device=device)
+        self._levered = 0
 
     @property
     def size(self) -> int:
@@ -76,6 +78,13 @@ class Subspace:
     def basis(self) -> Tensor:
         """[R, k, S]."""
         return self._rows.all
+
+    @property
+    def leverage(self) -> Tensor:
+        """How much of each neuron lies in the span: the diagonal [R, S] of the projection onto it."""
+        self._leverage = self._leverage + self.basis[:, self._levered :].square().sum(1)
+        self._levered = self.size
+        return self._leverage
 
     def coordinates(self, field: Tensor) -> Tensor:
         """[R, P, k]."""
@@ -95,16 +104,13 @@ class Subspace:
             NotFinite: the field is not finite, or its square is not.
         """
         coordinates = self.coordinates(field)
-        gram = field @ field.mT
+        gram = _gram(field)
         limit = self.tolerance**2 * gram.diagonal(dim1=-2, dim2=-1).amax(-1)
         limit = limit.clamp_min(torch.finfo(field.dtype).tiny)
         before = self.size
-        if self._cheap_check:
-            left = torch.baddbmm(gram, coordinates, coordinates.mT, alpha=-1)
-        else:
-            left = _gram(self.residual(field, coordinates))
+        left = torch.baddbmm(gram, coordinates, coordinates.mT, alpha=-1)
         outside = left.diagonal(dim1=-2, dim2=-1).sum(-1)
-        if not _within(left, limit):
+        if not (self._cheap_check and _within(left, limit)):
             if not bool(limit.isfinite().all()):
                 raise NotFinite
             coordinates, outside = self._extend(field, coordinates, limit)
@@ -176,7 +182,7 @@ class Subspace:
 
     def _least_known(self, count: int, skip: int) -> Tensor:
         """Axes [R, count, S] of neurons, least known first, after `skip` others."""
-        order = self.basis.square().sum(1).argsort(dim=-1)
+        order = self.leverage.argsort(dim=-1)
         chosen = order.roll(-skip, dims=-1)[:, :count]
         return torch.nn.functional.one_hot(chosen, order.shape[-1]).to(self.basis)
 

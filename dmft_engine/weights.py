@@ -153,22 +153,16 @@ class Weights:
 
     def finish_step(self, fields: Fields) -> None:
         """Show the layers that have still to draw the fields that no matrix has shown them."""
-        self._observe_rest(fields, [layer.draws for layer in self.layers])
-        if not self.hidden:  # Readout and feedback are drawn in the first step.
-            for layer in self.layers:
+        for layer, phi, g in zip(self.layers, fields.phi, fields.g, strict=True):
+            if layer.draws:
+                layer.observe_rest(phi, g)
+            if not self.hidden:  # Readout and feedback are drawn in the first step.
                 layer.settle()
 
     def complete_coordinates(self, fields: Fields) -> None:
         """Show every layer the fields of this step that nothing has shown it, for kernels to be kept."""
-        self._observe_rest(fields, [True] * len(self.layers))
-
-    def _observe_rest(self, fields: Fields, wanted: Sequence[bool]) -> None:
-        for layer, phi, g, is_wanted in zip(self.layers, fields.phi, fields.g, wanted, strict=True):
-            if is_wanted and not layer.phi.latest:
-                layer.observe(layer.phi, phi)
-            if is_wanted and not layer.g.latest:
-                for output in g.unbind(1):
-                    layer.observe(layer.g, output)
+        for layer, phi, g in zip(self.layers, fields.phi, fields.g, strict=True):
+            layer.observe_rest(phi, g)
 
     def update(self, fields: Fields, weighted: Tensor, dynamics: Dynamics) -> None:
         """One gradient step; `weighted` [R, C, P] is gamma0 eta / P times the errors."""

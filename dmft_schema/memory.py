@@ -129,7 +129,7 @@ class Demand:
         )
 
     @property
-    def _reveals(self) -> bool:
+    def reveals(self) -> bool:
         """Whether there are hidden matrices, known only along what training visits."""
         return self.kind in ("revealing", "perturbation") and self.depth > 1
 
@@ -145,7 +145,7 @@ class Demand:
         growing as the logarithm of the tolerance.
         """
         # Where nothing is revealed as training goes on, only kernels need bases.
-        steps = float(self.steps if self._reveals else self.times)
+        steps = float(self.steps if self.reveals else self.times)
         phi = self.richness * (9.0 if self.kinked else 3.3) * math.log(0.2 / self.tolerance)
         g = self.richness * 4.1 * math.log(0.33 / self.tolerance)
         if self.kinked:
@@ -156,7 +156,7 @@ class Demand:
     @property
     def known(self) -> float:
         """Directions known in one population: phi, g, columns from below and rows from above."""
-        if not self._reveals:
+        if not self.reveals:
             # At t = 0, when the last is drawn: inputs, phi and readouts.
             return 2 * self.all_points + self.outputs
         return 2 * sum(self.directions) * (self.depth if self.shared else 1)
@@ -194,7 +194,7 @@ def _revealing(d: Demand) -> float:
     samples = (d.samples or d.enough_samples) / d.replicas
     phi, g = d.directions
     # Never more than a population has room for.
-    room = min(1.0, MOST_KNOWN * samples / d.known) if d.depth > 1 else min(1.0, samples / max(phi, g))
+    room = min(1.0, MOST_KNOWN * samples / d.known if d.reveals else samples / max(phi, g))
     phi, g = phi * room, g * room
     # phi, g, columns and rows, and once more among the population's known directions.
     bases = 4 * d.depth * (phi + g) * samples

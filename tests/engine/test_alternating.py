@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from dmft_engine import Problem, solve
 from dmft_engine.activations import ACTIVATIONS
 from tests.accuracy import Accuracy
+from tests.engine.test_dmft import joint_t_quantile
 from tests.problems import request, run, sphere, stored
 
 REPLICAS = 8
@@ -39,7 +39,7 @@ def limit(problem: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def assert_within_errors(found: np.ndarray, expected: np.ndarray, error: np.ndarray) -> None:
     """All entries together: a Bonferroni quantile of t with one degree less than replicas."""
-    quantile = stats.t.ppf(1 - 0.001 / (2 * error.size), REPLICAS - 1)
+    quantile = joint_t_quantile(REPLICAS, error.size, 0.999)
     assert (np.abs(found - expected) <= quantile * error + 1e-6).all()
 
 
@@ -181,7 +181,7 @@ def test_error_bars_are_honest() -> None:
     assert (ratio > 1 / 1.6).all()
     assert (ratio < 1.6).all()
     own = np.hypot(spread / seeds**0.5, expected["loss_standard_error"][1:])
-    quantile = stats.t.ppf(1 - 0.001 / (2 * own.size), seeds - 1)
+    quantile = joint_t_quantile(seeds, own.size, 0.999)
     assert (np.abs(losses.mean(axis=0) - expected["loss"][1:]) <= quantile * own).all()
 
 
@@ -197,6 +197,6 @@ def test_the_reference_problem(accuracy: Accuracy) -> None:
     error = np.hypot(found.arrays["loss_standard_error"], expected["loss_standard_error"])
     difference = found.arrays["loss"] - expected["loss"]
     accuracy("`alternating`, tanh L = 3, P = 10, T = 100: loss", "`dmft`, readout ntk", difference, error)
-    quantile = stats.t.ppf(1 - 0.001 / 200, 3)
+    quantile = joint_t_quantile(4, error.size, 0.999)
     assert (np.abs(found.arrays["loss"] - expected["loss"]) <= quantile * error + 1e-6).all()
     assert error.max() < 0.02
