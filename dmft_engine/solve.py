@@ -10,8 +10,8 @@ from dmft_engine.devices import check_room
 from dmft_engine.errors import OutOfMemory, SolveFailure
 from dmft_engine.methods import method_for
 from dmft_engine.problem import Problem
-from dmft_engine.reporter import Cancelled, OnProgress, Reporter, ShouldStop
-from dmft_engine.solution import Result, assemble
+from dmft_engine.record.solution import Result, assemble
+from dmft_engine.training.reporter import Cancelled, OnProgress, Reporter, ShouldStop
 from dmft_schema import JobError, JobStatus
 from dmft_schema.memory import Demand
 

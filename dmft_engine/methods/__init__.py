@@ -12,8 +12,8 @@ from dmft_engine.methods.linear import Linear
 from dmft_engine.methods.perturbation import Perturbation
 from dmft_engine.methods.static_ntk import LazyLimit, StaticNtk
 from dmft_engine.problem import Problem
-from dmft_engine.reporter import Reporter
-from dmft_engine.solution import Solution
+from dmft_engine.record.solution import Solution
+from dmft_engine.training.reporter import Reporter
 
 
 class Method(Protocol):

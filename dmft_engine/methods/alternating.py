@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmft_engine.alternation import Draws, Iteration
 from dmft_engine.problem import Problem
-from dmft_engine.reporter import Reporter
-from dmft_engine.solution import Arrays, Solution, standard_error
+from dmft_engine.record.solution import Arrays, Solution, standard_error
+from dmft_engine.theory.alternation import Draws, Iteration
+from dmft_engine.training.reporter import Reporter
 from dmft_schema import AlternatingMethod
 
 

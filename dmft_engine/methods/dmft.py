@@ -9,16 +9,16 @@ import numpy as np
 import torch
 
 from dmft_engine.devices import check_room
-from dmft_engine.dynamics import train
 from dmft_engine.errors import TooFewSamples
-from dmft_engine.initialisation import joint_kernel, revealed_weights
-from dmft_engine.population import Exhausted
+from dmft_engine.model.recipe import Recipe
+from dmft_engine.populations.population import Exhausted
 from dmft_engine.problem import Problem
-from dmft_engine.recipe import Recipe
-from dmft_engine.reporter import Reporter
-from dmft_engine.solution import Solution
-from dmft_engine.training_run import TrainingRun
-from dmft_engine.trajectory import Trajectory
+from dmft_engine.record.solution import Solution
+from dmft_engine.record.trajectory import Trajectory
+from dmft_engine.training.dynamics import train
+from dmft_engine.training.reporter import Reporter
+from dmft_engine.training.training_run import TrainingRun
+from dmft_engine.weights.initialisation import joint_kernel, revealed_weights
 from dmft_schema import DmftMethod, GradientIndependenceMethod
 from dmft_schema.limits import MAX_SAMPLES
 from dmft_schema.memory import MOST_KNOWN, Demand

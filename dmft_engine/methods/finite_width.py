@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from dmft_engine.dynamics import train
-from dmft_engine.initialisation import dense_weights, joint_kernel
 from dmft_engine.problem import Problem
-from dmft_engine.reporter import Reporter
-from dmft_engine.solution import Solution
-from dmft_engine.training_run import TrainingRun
-from dmft_engine.trajectory import Trajectory
+from dmft_engine.record.solution import Solution
+from dmft_engine.record.trajectory import Trajectory
+from dmft_engine.training.dynamics import train
+from dmft_engine.training.reporter import Reporter
+from dmft_engine.training.training_run import TrainingRun
+from dmft_engine.weights.initialisation import dense_weights, joint_kernel
 from dmft_schema import FiniteWidthMethod
 from dmft_schema.memory import CHUNK_BYTES
 

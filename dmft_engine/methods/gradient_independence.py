@@ -5,8 +5,8 @@ from __future__ import annotations
 from dmft_engine.methods.dmft import Dmft
 from dmft_engine.methods.linear import Linear
 from dmft_engine.problem import Problem
-from dmft_engine.reporter import Reporter
-from dmft_engine.solution import Solution
+from dmft_engine.record.solution import Solution
+from dmft_engine.training.reporter import Reporter
 from dmft_schema.support import has_algebraic_theory
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmft_engine.algebraic import LinearTheory
-from dmft_engine.initialisation import joint_kernel
-from dmft_engine.kernel_record import factor_of
-from dmft_engine.losses import LOSSES
+from dmft_engine.model.losses import LOSSES
+from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
-from dmft_engine.recipe import Recipe
-from dmft_engine.reporter import Reporter
-from dmft_engine.solution import Arrays, Solution
-from dmft_engine.training_run import check_convergent
+from dmft_engine.record.kernel_record import factor_of
+from dmft_engine.record.solution import Arrays, Solution
+from dmft_engine.theory.algebraic import LinearTheory
+from dmft_engine.training.reporter import Reporter
+from dmft_engine.training.training_run import check_convergent
+from dmft_engine.weights.initialisation import joint_kernel
 from dmft_schema import GradientIndependenceMethod, LinearMethod
 
 FACTOR_ERROR = 1e-13

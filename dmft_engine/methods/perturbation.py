@@ -6,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmft_engine.errors import Diverged, TooFewSamples
-from dmft_engine.losses import reported_and_errors
 from dmft_engine.methods.static_ntk import StaticNtk
-from dmft_engine.population import Exhausted
+from dmft_engine.model.losses import reported_and_errors
+from dmft_engine.model.recipe import Recipe
+from dmft_engine.populations.population import Exhausted
 from dmft_engine.problem import Problem
-from dmft_engine.recipe import Recipe
-from dmft_engine.reporter import Reporter
-from dmft_engine.second_order import BySampling, ClosedForm, SecondOrder
-from dmft_engine.solution import Arrays, Solution, standard_error
-from dmft_engine.training_run import check_convergent
+from dmft_engine.record.solution import Arrays, Solution, standard_error
+from dmft_engine.theory.second_order import BySampling, ClosedForm, SecondOrder
+from dmft_engine.training.reporter import Reporter
+from dmft_engine.training.training_run import check_convergent
 from dmft_schema import PerturbationMethod
 from dmft_schema.support import has_algebraic_theory
 

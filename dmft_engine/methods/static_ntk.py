@@ -9,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 from scipy.integrate import LSODA
 
-from dmft_engine.activations import ACTIVATIONS
-from dmft_engine.fields import Scales
-from dmft_engine.gaussian_kernels import InitialKernels, initial_kernels
-from dmft_engine.initialisation import joint_kernel, kernel_factor
-from dmft_engine.losses import LOSSES
-from dmft_engine.networks import ARCHITECTURES
+from dmft_engine.model.activations import ACTIVATIONS
+from dmft_engine.model.fields import Scales
+from dmft_engine.model.losses import LOSSES
+from dmft_engine.model.networks import ARCHITECTURES
+from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
-from dmft_engine.recipe import Recipe
-from dmft_engine.reporter import Reporter
-from dmft_engine.solution import Arrays, Solution
-from dmft_engine.training_run import check_convergent
+from dmft_engine.record.solution import Arrays, Solution
+from dmft_engine.theory.gaussian_kernels import InitialKernels, initial_kernels
+from dmft_engine.training.reporter import Reporter
+from dmft_engine.training.training_run import check_convergent
+from dmft_engine.weights.initialisation import joint_kernel, kernel_factor
 
 
 class StaticNtk:

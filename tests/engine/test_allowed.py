@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from dmft_engine.activations import ACTIVATIONS
-from dmft_engine.dynamics import DYNAMICS
-from dmft_engine.initialisation import BACKWARD_RULES
-from dmft_engine.losses import LOSSES
 from dmft_engine.methods import METHODS
-from dmft_engine.networks import ARCHITECTURES
-from dmft_engine.recipe import SCHEDULES
+from dmft_engine.model.activations import ACTIVATIONS
+from dmft_engine.model.losses import LOSSES
+from dmft_engine.model.networks import ARCHITECTURES
+from dmft_engine.model.recipe import SCHEDULES
+from dmft_engine.training.dynamics import DYNAMICS
+from dmft_engine.weights.initialisation import BACKWARD_RULES
 from dmft_schema import Capabilities, Network
 from dmft_schema.methods import Method
 from dmft_schema.request import Outputs, Training

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dmft_engine import Problem, solve
-from dmft_engine.activations import ACTIVATIONS
+from dmft_engine.model.activations import ACTIVATIONS
 from tests.accuracy import Accuracy
 from tests.engine.test_dmft import joint_t_quantile
 from tests.problems import request, run, sphere, stored

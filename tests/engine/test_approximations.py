@@ -11,9 +11,9 @@ import torch
 from dmft_engine import Problem
 from dmft_engine.methods.dmft import Dmft
 from dmft_engine.methods.static_ntk import StaticNtk
-from dmft_engine.reporter import Reporter
-from dmft_engine.second_order import EPSILON, BySampling, ClosedForm
-from dmft_engine.solution import assemble
+from dmft_engine.record.solution import assemble
+from dmft_engine.theory.second_order import EPSILON, BySampling, ClosedForm
+from dmft_engine.training.reporter import Reporter
 from dmft_schema import JobStatus
 from tests.accuracy import Accuracy
 from tests.engine.test_two_layers import gauss

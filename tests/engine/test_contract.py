@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from dmft_engine import Problem, Result, solve
-from dmft_engine.activations import ACTIVATIONS
-from dmft_engine.initialisation import BACKWARD_RULES
-from dmft_engine.networks import ARCHITECTURES
+from dmft_engine.model.activations import ACTIVATIONS
+from dmft_engine.model.networks import ARCHITECTURES
+from dmft_engine.weights.initialisation import BACKWARD_RULES
 from dmft_schema import JobStatus, Network, Progress, kernel_slice
 from dmft_schema.data import DIGITS_PER_CLASS
 from dmft_schema.methods import METHODS
@@ -335,7 +335,7 @@ def test_long_solves_write_factors(method: str, monkeypatch: pytest.MonkeyPatch)
     if method in ("perturbation", "alternating"):
         pytest.skip("its kernels have no factors: requests for long ones are refused")
     whole = run(**problem(method)).arrays
-    monkeypatch.setattr("dmft_engine.solution.MAX_KERNEL_ENTRIES", 10)
+    monkeypatch.setattr("dmft_engine.record.solution.MAX_KERNEL_ENTRIES", 10)
     factored = run(**problem(method)).arrays
     assert "phi_1" not in factored
     for name in ("phi", "g"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dmft_engine.responses import DEPENDENT
+from dmft_engine.record.responses import DEPENDENT
 from tests.accuracy import Accuracy
 from tests.engine.test_alternating import REPLICAS, alternating, setting
 from tests.problems import run, sphere
@@ -81,7 +81,7 @@ def test_responses_of_dmft_meet_those_of_alternating(
 
 def test_responses_of_dmft_meet_the_algebra(monkeypatch: pytest.MonkeyPatch, accuracy: Accuracy) -> None:
     """Without noise, nothing needs to be left out."""
-    monkeypatch.setattr("dmft_engine.responses.DEPENDENT", 1e-14)
+    monkeypatch.setattr("dmft_engine.record.responses.DEPENDENT", 1e-14)
     problem = setting("linear", 3, steps=15)
     method = {"name": "dmft", "readout": "ntk", "samples": 2048, "tolerance": 1e-8, "dtype": "float64"}
     found = run(**problem, method=method, outputs={"responses": True}).arrays

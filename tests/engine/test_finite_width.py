@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy, softplus
 
 from dmft_engine import Problem
-from dmft_engine.initialisation import dense_weights
+from dmft_engine.weights.initialisation import dense_weights
 from dmft_schema.memory import CHUNK_BYTES
 from tests.accuracy import Accuracy
 from tests.problems import request, run
@@ -161,7 +161,7 @@ def test_feedback_rules_written_out(rule: str, accuracy: Accuracy) -> None:
 
 def test_batches_are_a_fixed_order_of_whole_batches() -> None:
     """Two points a batch: over an epoch of two steps every point is used once."""
-    from dmft_engine.recipe import Recipe
+    from dmft_engine.model.recipe import Recipe
     from dmft_schema import Training
 
     recipe = Recipe(Training(batch_size=2, batch_seed=5, learning_rate=0.3), 5)
@@ -176,7 +176,7 @@ def test_batches_are_a_fixed_order_of_whole_batches() -> None:
 
 
 def test_schedules_end_where_they_should() -> None:
-    from dmft_engine.recipe import Recipe
+    from dmft_engine.model.recipe import Recipe
     from dmft_schema import Training
 
     for schedule, middle in (("constant", 1.0), ("linear", 0.5), ("cosine", 0.5)):

@@ -123,7 +123,7 @@ def test_records_far_apart_are_reached_by_many_steps() -> None:
 
 
 def test_steps_that_must_be_too_short_end_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmft_engine.gradient_flow.SMALLEST_STEP", 0.5)
+    monkeypatch.setattr("dmft_engine.training.gradient_flow.SMALLEST_STEP", 0.5)
     problem = request(
         sphere(4, 8),
         training=flowing(1e-9, steps=5),

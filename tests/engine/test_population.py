@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from dmft_engine import Problem
-from dmft_engine.dynamics import train
-from dmft_engine.initialisation import joint_kernel, revealed_weights
-from dmft_engine.population import Exhausted, Population
-from dmft_engine.reporter import Reporter
-from dmft_engine.subspace import Subspace
-from dmft_engine.training_run import TrainingRun
-from dmft_engine.trajectory import Trajectory
+from dmft_engine.populations.population import Exhausted, Population
+from dmft_engine.populations.subspace import Subspace
+from dmft_engine.record.trajectory import Trajectory
+from dmft_engine.training.dynamics import train
+from dmft_engine.training.reporter import Reporter
+from dmft_engine.training.training_run import TrainingRun
+from dmft_engine.weights.initialisation import joint_kernel, revealed_weights
 from tests.engine.test_dmft import PRECISE, joint_t_quantile, tanh
 from tests.problems import request, run
 

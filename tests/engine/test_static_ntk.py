@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dmft_engine.activations import ACTIVATIONS, Activation
-from dmft_engine.gaussian_kernels import gaussian_averages
+from dmft_engine.model.activations import ACTIVATIONS, Activation
+from dmft_engine.theory.gaussian_kernels import gaussian_averages
 from tests.accuracy import Accuracy
 from tests.problems import run, sphere
 

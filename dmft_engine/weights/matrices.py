@@ -16,10 +16,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dmft_engine.parameter import Parameter
-from dmft_engine.population import Layer
-from dmft_engine.recipe import Dynamics
-from dmft_engine.subspace import Rows
+from dmft_engine.model.recipe import Dynamics
+from dmft_engine.populations.population import Layer
+from dmft_engine.populations.subspace import Rows
+from dmft_engine.weights.parameter import Parameter
 
 
 class HiddenMatrix(Protocol):

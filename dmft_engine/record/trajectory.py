@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmft_engine.activations import Activation
-from dmft_engine.field_record import FieldRecord
-from dmft_engine.fields import Fields, Scales
-from dmft_engine.kernel_record import FactoredKernel
-from dmft_engine.matrices import RevealedMatrix
+from dmft_engine.model.activations import Activation
+from dmft_engine.model.fields import Fields, Scales
 from dmft_engine.problem import Problem
-from dmft_engine.responses import ResponseRecord, equal_time_responses
-from dmft_engine.solution import Solution, standard_error
-from dmft_engine.weights import Weights
+from dmft_engine.record.field_record import FieldRecord
+from dmft_engine.record.kernel_record import FactoredKernel
+from dmft_engine.record.responses import ResponseRecord, equal_time_responses
+from dmft_engine.record.solution import Solution, standard_error
+from dmft_engine.weights.matrices import RevealedMatrix
+from dmft_engine.weights.weights import Weights
 
 NO_NTK = (
     "The ntk is left out: errors are carried back by fixed weights, so f does not move with the Gram matrix "

@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmft_engine.activations import ACTIVATIONS
-from dmft_engine.fields import Scales
-from dmft_engine.gaussian_kernels import initial_kernels
-from dmft_engine.initialisation import joint_kernel, kernel_factor
-from dmft_engine.losses import LOSSES
+from dmft_engine.model.activations import ACTIVATIONS
+from dmft_engine.model.fields import Scales
+from dmft_engine.model.losses import LOSSES
+from dmft_engine.model.recipe import Recipe
+from dmft_engine.populations.sampling import SobolNormals, seed_of
 from dmft_engine.problem import Problem
-from dmft_engine.recipe import Recipe
-from dmft_engine.sampling import SobolNormals, seed_of
-from dmft_engine.single_neuron import Couplings, Moments, sweep
-from dmft_engine.training_run import check_convergent
+from dmft_engine.theory.gaussian_kernels import initial_kernels
+from dmft_engine.theory.single_neuron import Couplings, Moments, sweep
+from dmft_engine.training.training_run import check_convergent
+from dmft_engine.weights.initialisation import joint_kernel, kernel_factor
 from dmft_schema.memory import CHUNK_BYTES
 
 JITTER_OVER_ROUNDING = 10

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dmft_engine.fields import Fields, Scales
-from dmft_engine.matrices import HiddenMatrix
-from dmft_engine.parameter import Parameter
-from dmft_engine.population import Layer
-from dmft_engine.recipe import Dynamics
+from dmft_engine.model.fields import Fields, Scales
+from dmft_engine.model.recipe import Dynamics
+from dmft_engine.populations.population import Layer
+from dmft_engine.weights.matrices import HiddenMatrix
+from dmft_engine.weights.parameter import Parameter
 
 
 class _Vectors:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dmft_engine.sampling import SobolNormals
-from dmft_engine.subspace import Subspace
+from dmft_engine.populations.sampling import SobolNormals
+from dmft_engine.populations.subspace import Subspace
 from dmft_schema.memory import MOST_KNOWN
 
 MOST_SPREAD = 16.0

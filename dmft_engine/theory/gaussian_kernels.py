@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmft_engine.activations import Activation
-from dmft_engine.fields import Scales
+from dmft_engine.model.activations import Activation
+from dmft_engine.model.fields import Scales
 from dmft_schema.memory import CHUNK_BYTES
 
 QUADRATURE_NODES = 64

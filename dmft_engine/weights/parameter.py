@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dmft_engine.recipe import Dynamics
+from dmft_engine.model.recipe import Dynamics
 
 
 class Parameter:

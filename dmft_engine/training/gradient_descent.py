@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dmft_engine.recipe import Recipe
-from dmft_engine.training_run import TrainingRun
+from dmft_engine.model.recipe import Recipe
+from dmft_engine.training.training_run import TrainingRun
 
 
 def descend(run: TrainingRun) -> None:

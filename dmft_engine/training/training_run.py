@@ -7,17 +7,17 @@ import math
 import torch
 from torch import Tensor
 
-from dmft_engine.activations import ACTIVATIONS
 from dmft_engine.errors import Diverged
-from dmft_engine.fields import Fields
-from dmft_engine.losses import LOSSES
-from dmft_engine.networks import ARCHITECTURES, propagate
+from dmft_engine.model.activations import ACTIVATIONS
+from dmft_engine.model.fields import Fields
+from dmft_engine.model.losses import LOSSES
+from dmft_engine.model.networks import ARCHITECTURES, propagate
+from dmft_engine.model.recipe import Dynamics
+from dmft_engine.populations.subspace import NotFinite
 from dmft_engine.problem import Problem
-from dmft_engine.recipe import Dynamics
-from dmft_engine.reporter import Reporter
-from dmft_engine.subspace import NotFinite
-from dmft_engine.trajectory import Trajectory
-from dmft_engine.weights import Weights
+from dmft_engine.record.trajectory import Trajectory
+from dmft_engine.training.reporter import Reporter
+from dmft_engine.weights.weights import Weights
 
 DIVERGED_LOSS = 1e6
 """Loss, relative to the loss at t = 0, from which training counts as diverged."""

@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmft_engine.fields import Fields
-from dmft_engine.gradient_descent import descend
-from dmft_engine.initialisation import joint_kernel, revealed_weights
-from dmft_engine.losses import reported_and_errors
+from dmft_engine.model.fields import Fields
+from dmft_engine.model.losses import reported_and_errors
+from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
-from dmft_engine.recipe import Recipe
-from dmft_engine.reporter import Reporter
-from dmft_engine.training_run import TrainingRun
-from dmft_engine.trajectory import Trajectory
-from dmft_engine.weights import Weights
+from dmft_engine.record.trajectory import Trajectory
+from dmft_engine.training.gradient_descent import descend
+from dmft_engine.training.reporter import Reporter
+from dmft_engine.training.training_run import TrainingRun
+from dmft_engine.weights.initialisation import joint_kernel, revealed_weights
+from dmft_engine.weights.weights import Weights
 from dmft_schema import PerturbationMethod
 
 EPSILON = 0.01

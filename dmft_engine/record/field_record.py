@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmft_engine.fields import Fields
+from dmft_engine.model.fields import Fields
 
 BINS = 64
 

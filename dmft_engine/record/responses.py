@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dmft_engine.activations import Activation
-from dmft_engine.fields import Fields
-from dmft_engine.matrices import RevealedMatrix
+from dmft_engine.model.activations import Activation
+from dmft_engine.model.fields import Fields
+from dmft_engine.weights.matrices import RevealedMatrix
 
 DEPENDENT = 1e-4
 """Squared length, over the largest, below which a combination of fields counts as zero. What it leaves out

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dmft_engine.activations import Activation
-from dmft_engine.fields import Fields
-from dmft_engine.matrices import matvec
-from dmft_engine.weights import Weights
+from dmft_engine.model.activations import Activation
+from dmft_engine.model.fields import Fields
+from dmft_engine.weights.matrices import matvec
+from dmft_engine.weights.weights import Weights
 
 Forward = Callable[[Weights, Callable[[Tensor], Tensor]], list[tuple[Tensor, Tensor]]]
 """(weights, phi) -> (h^l, phi(h^l)) for l = 1..L, connected for autograd."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dmft_engine.activations import Activation
+from dmft_engine.model.activations import Activation
 
 
 @dataclass(frozen=True)

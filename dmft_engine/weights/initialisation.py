@@ -10,8 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dmft_engine.fields import Scales
-from dmft_engine.matrices import (
+from dmft_engine.model.fields import Scales
+from dmft_engine.model.networks import ARCHITECTURES
+from dmft_engine.populations.population import Layer, Population
+from dmft_engine.populations.sampling import seed_of
+from dmft_engine.problem import Problem
+from dmft_engine.weights.matrices import (
     DenseFixedFeedback,
     DenseMatrix,
     DenseNoFeedback,
@@ -20,11 +24,7 @@ from dmft_engine.matrices import (
     RevealedMatrix,
     RevealedNoFeedback,
 )
-from dmft_engine.networks import ARCHITECTURES
-from dmft_engine.population import Layer, Population
-from dmft_engine.problem import Problem
-from dmft_engine.sampling import seed_of
-from dmft_engine.weights import Bias, Feedback, InputMatrix, Readout, RevealedReadout, Weights
+from dmft_engine.weights.weights import Bias, Feedback, InputMatrix, Readout, RevealedReadout, Weights
 
 DENSE_RECORD_TOLERANCE = 1e-3
 """Tolerance of the bases that a dense network's kernels are recorded in."""

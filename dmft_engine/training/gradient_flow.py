@@ -13,9 +13,9 @@ import torch
 from scipy.integrate import RK23
 
 from dmft_engine.errors import Diverged, SolveFailure
-from dmft_engine.fields import Fields
-from dmft_engine.recipe import Dynamics
-from dmft_engine.training_run import TrainingRun
+from dmft_engine.model.fields import Fields
+from dmft_engine.model.recipe import Dynamics
+from dmft_engine.training.training_run import TrainingRun
 
 SAFETY = 0.9
 MOST_CHANGE = 5.0

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmft_engine.kernel_record import compress, mean_factor
-from dmft_engine.losses import LOSSES
+from dmft_engine.model.losses import LOSSES
+from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
-from dmft_engine.recipe import Recipe
+from dmft_engine.record.kernel_record import compress, mean_factor
 from dmft_schema import Diagnostics, JobError, JobStatus, ResultDocument, Summary
 from dmft_schema.kernels import kernel_slice
 from dmft_schema.limits import MAX_KERNEL_ENTRIES

@@ -1,0 +1,1 @@
+"""Sampled neurons, what is known of them, and the one owner of random numbers."""

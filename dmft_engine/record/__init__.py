@@ -1,0 +1,1 @@
+"""What a run keeps, and how that becomes a result."""
