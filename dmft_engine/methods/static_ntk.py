@@ -75,7 +75,7 @@ class StaticNtk:
             yield f
             # f(t+1) = f(t) + v,  v = mu v + (eta / P) K Delta(t): f is linear in the parameters.
             weighted = recipe.weighting(step, f)[:, None] * self._errors(f)
-            velocity = recipe.dynamics(step).momentum * velocity + to_training @ weighted
+            velocity = self._problem.training.momentum * velocity + to_training @ weighted
             f = f + velocity
 
     def _flow(self, to_training: torch.Tensor) -> Iterator[torch.Tensor]:

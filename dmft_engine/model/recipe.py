@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,22 +20,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 """Fraction of training done -> fraction of the learning rate. One entry adds one."""
 
 
-class Dynamics(NamedTuple):
-    """v <- momentum v - step - decay theta,  theta <- theta + v (theory section 2).
-
-    Attributes:
-        momentum: mu.
-        decay: eta lambda at this step.
-        flows: gradient flow: the change is a slope, for an integrator to use, with decay lambda.
-    """
-
-    momentum: float
-    decay: float
-    flows: bool = False
-
-
 class Recipe:
-    """Rates, batches and dynamics of every step of a training run."""
+    """Rates, batches and decay of every step of a training run."""
 
     def __init__(self, training: Training, points: int) -> None:
         self._training = training
@@ -53,8 +38,9 @@ class Recipe:
         """[T] learning time: the rates of the steps before, summed."""
         return np.concatenate([[0.0], np.cumsum(self.rates)[:-1]])
 
-    def dynamics(self, step: int) -> Dynamics:
-        return Dynamics(self._training.momentum, float(self.rates[step]) * self._training.weight_decay)
+    def decay(self, step: int) -> float:
+        """eta lambda."""
+        return float(self.rates[step]) * self._training.weight_decay
 
     def weights(self, step: int) -> NDArray:
         """[P] eta / B for the points of the step's batch, 0 for the others."""

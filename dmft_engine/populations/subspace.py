@@ -60,8 +60,6 @@ class Subspace:
     ) -> None:
         self._rows = Rows(replicas, samples, dtype, device)
         self.tolerance = tolerance
-        self.latest: list[Tensor] = []
-        """Coordinates observed since `latest` was last cleared, one tensor for each field."""
         self.dropped = 0.0
         """Spectral norm of what the last observation left outside, relative to the longest field, from above:
         the tolerance, or the root of the summed squares over points where that is less."""
@@ -115,7 +113,6 @@ class Subspace:
                 raise NotFinite
             coordinates, outside = self._extend(field, coordinates, limit)
         self.dropped = self.tolerance * float((outside / limit).max().clamp(0, 1).sqrt())
-        self.latest.append(coordinates)
         new = self.basis[:, before:] if self.size > before else None
         return coordinates, new
 

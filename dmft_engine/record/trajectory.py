@@ -74,12 +74,15 @@ class Trajectory:
         self.predictions.append(f)
         layers = weights.layers
         self.dropped.append(
-            [(source.phi.dropped, target.g.dropped) for source, target in itertools.pairwise(layers)]
+            [
+                (source.phi.space.dropped, target.g.space.dropped)
+                for source, target in itertools.pairwise(layers)
+            ]
         )
         self.basis_sizes = {
-            f"{name}_{index}": space.size
+            f"{name}_{index}": node.space.size
             for index, layer in enumerate(layers, start=1)
-            for name, space in (("phi", layer.phi), ("g", layer.g))
+            for name, node in (("phi", layer.phi), ("g", layer.g))
         }
 
     def record_responses(self, activation: Activation, fields: Fields, weights: Weights) -> None:

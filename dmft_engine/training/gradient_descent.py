@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dmft_engine.model.recipe import Recipe
+from dmft_engine.training.optimisers import Sgd
 from dmft_engine.training.training_run import TrainingRun
 
 
@@ -13,4 +14,5 @@ def descend(run: TrainingRun) -> None:
         fields = run.fields(step)
         f = run.predictions(fields, step)
         run.record(step, fields, f)
-        run.update(fields, f, recipe.weighting(step, f), recipe.dynamics(step))
+        optimiser = Sgd(run.problem.training.momentum, recipe.decay(step))
+        run.update(fields, f, recipe.weighting(step, f), optimiser)

@@ -11,11 +11,13 @@ import math
 
 import torch
 from scipy.integrate import RK23
+from torch import Tensor
 
 from dmft_engine.errors import Diverged, SolveFailure
 from dmft_engine.model.fields import Fields
-from dmft_engine.model.recipe import Dynamics
+from dmft_engine.training.optimisers import Slope
 from dmft_engine.training.training_run import TrainingRun
+from dmft_engine.weights.parameter import Parameter
 
 SAFETY = 0.9
 MOST_CHANGE = 5.0
@@ -23,6 +25,10 @@ MOST_CHANGE = 5.0
 
 SMALLEST_STEP = 1e-6
 """Over the time between records; steps that must be shorter end the solve."""
+
+
+START = "start"
+"""Slot of where a step started."""
 
 
 class StepTooSmall(SolveFailure):
@@ -85,36 +91,48 @@ class _Integrator:
         """Try one step. Returns its error, in units of the fields; the weights move if it is tolerable."""
         parameters = self._run.weights.parameters()
         for parameter in parameters:
-            parameter.begin()
+            parameter.slots = {START: parameter.value}
         try:
-            self._slope(self.fields, step)
-            for row in RK23.A[1:]:
-                used = len(parameters[0].slopes)
-                self._move([length * float(a) for a in row[:used]])
-                self._slope(self._run.fields(step), step)
+            self._slope(0, self.fields, step)
+            for stage, row in enumerate(RK23.A[1:], start=1):
+                self._move([length * float(a) for a in row[:stage]])
+                self._slope(stage, self._run.fields(step), step)
             self._move([length * float(b) for b in RK23.B])
             end = self._run.fields(step)
-            self._slope(end, step)
+            self._slope(len(RK23.B), end, step)
             weights = [length * float(e) for e in RK23.E]
-            error = max(float(p.combine(weights).norm()) / p.unit / len(p.value) ** 0.5 for p in parameters)
+            error = max(
+                float(_combined(p, weights).norm()) / p.unit / len(p.value) ** 0.5 for p in parameters
+            )
         except Diverged:
             error = math.inf
         if error <= self._tolerance:
             self.fields = end
             return error
         for parameter in parameters:
-            parameter.back()
+            parameter.value = parameter.slots[START]
         # Afresh: directions may have joined, and a slope without them would differ from the next stage's.
         self.fields = self._run.fields(step)
         return error if math.isfinite(error) else math.inf
 
     def _move(self, amounts: list[float]) -> None:
+        """Go to where the step started plus the slopes so far, times their amounts."""
         for parameter in self._run.weights.parameters():
-            parameter.move(amounts)
+            parameter.value = parameter.slots[START] + _combined(parameter, amounts)
 
-    def _slope(self, fields: Fields, step: int) -> None:
+    def _slope(self, stage: int, fields: Fields, step: int) -> None:
         run = self._run
         f = run.predictions(fields, step)
         points = run.problem.data.points
         weighting = torch.full((points,), 1 / points).to(f)
-        run.update(fields, f, weighting, Dynamics(0.0, run.problem.training.weight_decay, flows=True))
+        run.update(fields, f, weighting, Slope(_slot(stage), run.problem.training.weight_decay))
+
+
+def _slot(stage: int) -> str:
+    return f"slope {stage}"
+
+
+def _combined(parameter: Parameter, amounts: list[float]) -> Tensor:
+    """Sum of the slopes of the first stages times their amounts."""
+    slopes = (parameter.slots[_slot(stage)] for stage in range(len(amounts)))
+    return torch.stack([amount * slope for amount, slope in zip(amounts, slopes, strict=True)]).sum(0)

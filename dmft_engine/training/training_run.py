@@ -12,11 +12,11 @@ from dmft_engine.model.activations import ACTIVATIONS
 from dmft_engine.model.fields import Fields
 from dmft_engine.model.losses import LOSSES
 from dmft_engine.model.networks import ARCHITECTURES, propagate
-from dmft_engine.model.recipe import Dynamics
 from dmft_engine.populations.subspace import NotFinite
 from dmft_engine.problem import Problem
 from dmft_engine.record.trajectory import Trajectory
 from dmft_engine.training.reporter import Reporter
+from dmft_engine.weights.parameter import Update
 from dmft_engine.weights.weights import Weights
 
 DIVERGED_LOSS = 1e6
@@ -113,13 +113,13 @@ class TrainingRun:
             self.trajectory.fields.record(step, fields)
         self._reporter.step("training", loss, max(self.trajectory.basis_sizes.values()))
 
-    def update(self, fields: Fields, f: Tensor, weighting: Tensor, dynamics: Dynamics) -> None:
+    def update(self, fields: Fields, f: Tensor, weighting: Tensor, optimiser: Update) -> None:
         """Move the weights along the gradient.
 
         Args:
             fields, f: at the current weights.
             weighting: [P], what each point's error counts: eta / P, say.
-            dynamics: momentum and decay of the step.
+            optimiser: what the step does with gradients.
         """
         points = self.problem.data.points
         errors = torch.zeros_like(f)
@@ -127,7 +127,7 @@ class TrainingRun:
         if not self._exact:
             # f(t+1) = f(t) + (eta / P) K(t, t) Delta(t)
             self._rolled_out = f + torch.einsum("rcpdq,rqd->rpc", fields.ntk(self._kernel), errors)
-        self.weights.update(fields, self.strength * errors.mT, dynamics)
+        self.weights.update(fields, self.strength * errors.mT, optimiser)
 
 
 def check_convergent(loss: float, initial: float, step: int, learning_rate: float) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dmft_engine.model.fields import Scales
 from dmft_engine.model.networks import ARCHITECTURES
-from dmft_engine.populations.population import Layer, Population
+from dmft_engine.populations.node import Layer, Node
+from dmft_engine.populations.population import Population
 from dmft_engine.populations.sampling import seed_of
 from dmft_engine.problem import Problem
 from dmft_engine.weights.matrices import (
@@ -48,27 +49,29 @@ class BackwardRule:
 
     Attributes:
         revealed: (source, target, responses) -> a hidden matrix of the infinite-width limit.
-        dense: (draws standard normals [R, N, N]) -> one of a finite network.
+        dense: (source, target, draws standard normals [R, N, N]) -> one of a finite network.
         direct: depth -> the layers (l - 1) that fixed vectors carry errors to.
     """
 
-    revealed: Callable[[Layer, Layer, bool], HiddenMatrix]
-    dense: Callable[[Callable[[], Tensor]], HiddenMatrix]
+    revealed: Callable[[Node, Node, bool], HiddenMatrix]
+    dense: Callable[[Node, Node, Callable[[], Tensor]], HiddenMatrix]
     direct: Callable[[int], range]
 
 
 BACKWARD_RULES: dict[str, BackwardRule] = {
     "backpropagation": BackwardRule(
-        RevealedMatrix, lambda draw: DenseMatrix(draw()), direct=lambda depth: range(0)
+        RevealedMatrix,
+        lambda source, target, draw: DenseMatrix(source, target, draw()),
+        direct=lambda depth: range(0),
     ),
     "feedback_alignment": BackwardRule(
         lambda source, target, _: RevealedFixedFeedback(source, target),
-        lambda draw: DenseFixedFeedback(draw(), draw()),
+        lambda source, target, draw: DenseFixedFeedback(source, target, draw(), draw()),
         direct=lambda depth: range(depth - 1, depth),
     ),
     "direct_feedback_alignment": BackwardRule(
         lambda source, target, _: RevealedNoFeedback(source, target),
-        lambda draw: DenseNoFeedback(draw()),
+        lambda source, target, draw: DenseNoFeedback(source, target, draw()),
         direct=range,
     ),
 }
@@ -101,7 +104,7 @@ def revealed_weights(
     rule = BACKWARD_RULES[problem.training.backward_rule]
     return Weights(
         input=InputMatrix(layers[0].population.gaussian(factor.shape[1]), factor),
-        hidden=[rule.revealed(source, target, responses) for source, target in itertools.pairwise(layers)],
+        hidden=[rule.revealed(below.phi, above.g, responses) for below, above in itertools.pairwise(layers)],
         readout=RevealedReadout(layers[-1], outputs),
         layers=layers,
         scales=scales,
@@ -131,7 +134,10 @@ def dense_weights(
     rule = BACKWARD_RULES[problem.training.backward_rule]
     return Weights(
         input=InputMatrix(normal(factor.shape[1], width), factor),
-        hidden=[rule.dense(partial(normal, width, width)) for _ in range(depth - 1)],
+        hidden=[
+            rule.dense(below.phi, above.g, partial(normal, width, width))
+            for below, above in itertools.pairwise(layers)
+        ],
         readout=Readout(normal(outputs, width)),
         layers=layers,
         scales=scales,

@@ -1,7 +1,8 @@
 """Hidden-to-hidden matrices as objects with a product in each direction.
 
-The forward pass (networks.py) is written once over them. Fields are [R, P, S]: replicas, points,
-neurons; every matrix here is W / sqrt(N) of theory section 1.
+The forward pass (networks.py) is written once over them. Fields are [R, rows, S]: replicas, rows (a row is a
+point), neurons; every matrix here is W / sqrt(N) of theory section 1. It reads at one node and writes at
+another. Any number of matrices may share a node, and one may be used several times in a pass.
 
     RevealedMatrix   known only along the directions training visits  -> the infinite-width limit
     DenseMatrix      an explicit N x N array                          -> a finite network
@@ -11,34 +12,60 @@ Each has two variants whose way back is not its transpose (backward rules of ini
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from dmft_engine.model.recipe import Dynamics
-from dmft_engine.populations.population import Layer
+from dmft_engine.populations.node import Node, Seen
 from dmft_engine.populations.subspace import Rows
-from dmft_engine.weights.parameter import Parameter
+from dmft_engine.weights.parameter import Parameter, Update
+
+
+@dataclass
+class Use:
+    """One product of a matrix with a field in the current pass.
+
+    Attributes:
+        x: the field.
+        g: the gradients that came back to it, one for each output.
+        through_rows, through_columns: RevealedMatrix's products of x with V and of each g with Y.
+    """
+
+    x: Seen
+    g: list[Seen] = field(default_factory=list)
+    through_rows: Tensor | None = None
+    through_columns: list[Tensor] = field(default_factory=list)
 
 
 class HiddenMatrix(Protocol):
-    """A hidden-to-hidden matrix W / sqrt(N)."""
+    """A hidden-to-hidden matrix W / sqrt(N).
 
-    def apply(self, x: Tensor) -> Tensor:
-        """W x / sqrt(N) for activations x [R, P, S]."""
+    Attributes:
+        source, target: the nodes where it reads x and writes; gradients g pass at the target.
+        uses: those of the current pass, in order.
+    """
 
-    def apply_transpose(self, g: Tensor) -> Tensor:
-        """W^T g / sqrt(N) for gradients g [R, P, S]."""
+    source: Node
+    target: Node
+    uses: list[Use]
 
-    def update(self, x: Tensor, g: Tensor, weighted: Tensor, dynamics: Dynamics) -> None:
-        """W += (1 / sqrt(N)) sum_{mu, c} weighted[mu, c] g_{mu, c} x_mu^T.
+    def start_step(self) -> None:
+        """Forget the uses of the pass before."""
+
+    def apply(self, x: Seen) -> tuple[Tensor, Use]:
+        """W x / sqrt(N) for activations x [R, rows, S], and the use that this is."""
+
+    def apply_transpose(self, g: Seen, use: Use) -> Tensor:
+        """W^T g / sqrt(N) for the gradients g [R, rows, S] of one output, which belong to a use."""
+
+    def update(self, weighted: Tensor, rule: Update) -> None:
+        """W += (1 / sqrt(N)) sum_{uses, mu, c} weighted[mu, c] g_{mu, c} x_mu^T, by the optimiser's rule.
 
         Args:
-            x: [R, P, S], as last given to `apply`.
-            g: [R, C, P, S], as last given to `apply_transpose`, output by output.
-            weighted: [R, C, P], the errors times gamma0 eta / P.
-            dynamics: momentum and decay of the step.
+            weighted: [R, C, rows], the errors times gamma0 eta / P.
+            rule: what the step does with gradients.
         """
 
     def parameters(self) -> list[Parameter]:
@@ -50,12 +77,14 @@ class _MatvecFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, matrix: HiddenMatrix, scale: float) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.matrix, ctx.scale = matrix, scale
-        return scale * matrix.apply(x.detach())
+        product, use = matrix.apply(matrix.source.show(x.detach()))
+        ctx.matrix, ctx.use, ctx.scale = matrix, use, scale
+        return scale * product
 
     @staticmethod
     def backward(ctx, g: Tensor):  # type: ignore[no-untyped-def]
-        return ctx.scale * ctx.matrix.apply_transpose(g), None, None
+        back = ctx.matrix.apply_transpose(ctx.matrix.target.show(g), ctx.use)
+        return ctx.scale * back, None, None
 
 
 def matvec(matrix: HiddenMatrix, x: Tensor, scale: float) -> Tensor:
@@ -66,10 +95,26 @@ def matvec(matrix: HiddenMatrix, x: Tensor, scale: float) -> Tensor:
     return _MatvecFunction.apply(x, matrix, scale)
 
 
-class RevealedMatrix:
+class _Matrix:
+    """What all of them keep: where they stand, and their uses."""
+
+    def __init__(self, source: Node, target: Node) -> None:
+        self.source = source
+        self.target = target
+        self.uses: list[Use] = []
+
+    def start_step(self) -> None:
+        self.uses = []
+
+    def _used(self, x: Seen) -> Use:
+        self.uses.append(Use(x))
+        return self.uses[-1]
+
+
+class RevealedMatrix(_Matrix):
     """A Gaussian matrix that is drawn only along the directions training visits (theory section 2).
 
-    With Qx = source.phi.basis and Qg = target.g.basis it holds
+    With Qx and Qg the bases of its source and its target it holds
         Y = W(0) Qx^T  [R, kx, S] in the target population,
         V = W(0)^T Qg^T [R, kg, S] in the source population,
         X = Qg W(0) Qx^T [R, kg, kx], which Y and V share,
@@ -78,59 +123,57 @@ class RevealedMatrix:
     Entries of X are known first from V, where the row was revealed before the column, or from Y.
     """
 
-    def __init__(self, source: Layer, target: Layer, responses: bool = True) -> None:
+    def __init__(self, source: Node, target: Node, responses: bool = True) -> None:
         """Without `responses` the two directions know nothing of each other: Y and V are fresh alone."""
+        super().__init__(source, target)
         self._responses = responses
-        self._source = source
-        self._target = target
-        prototype = source.phi.basis
-        like = (source.replicas, source.samples, prototype.dtype, str(prototype.device))
+        prototype = source.space.basis
+        replicas, _, samples = prototype.shape
+        like = (replicas, samples, prototype.dtype, str(prototype.device))
         self._y = Rows(*like)
         self._v = Rows(*like)
-        self._core = prototype.new_zeros(source.replicas, 0, 0)
+        self._core = prototype.new_zeros(replicas, 0, 0)
         self._from_v = self._core
-        self._shown_forward: list[tuple[Tensor, Tensor]] = []
-        self._shown_backward: list[tuple[Tensor, Tensor]] = []
-        self._learned = Parameter(prototype.new_zeros(source.replicas, 0, 0))
-        self._kept = Parameter(prototype.new_ones(source.replicas, 1, 1))
+        self._learned = Parameter(prototype.new_zeros(replicas, 0, 0))
+        self._kept = Parameter(prototype.new_ones(replicas, 1, 1))
 
-    def apply(self, x: Tensor) -> Tensor:
-        c, new = self._source.observe(self._source.phi, x)
-        if new is not None:
-            self._reveal_columns(new)
+    def apply(self, x: Seen) -> tuple[Tensor, Use]:
+        c, use = x.coordinates, self._used(x)
+        self._catch_up()
+        c = _padded(c, self._columns)
         # W(0) x = Y c + Qg (V^T r) + |r| omega with r = x - Qx c; the fresh noise |r| omega is dropped.
         coefficients = c @ self._learned.value.mT
         if self._responses:
-            through_rows = x @ self._v.all.mT
-            coefficients += self._kept.value * (through_rows - c @ self._core.mT)
-            self._shown_forward = [(through_rows, c)]
-            self._shown_backward = []
-        return torch.baddbmm((self._kept.value * c) @ self._y.all, coefficients, self._target.g.basis)
+            use.through_rows = x.field @ self._v.all.mT
+            coefficients += self._kept.value * (use.through_rows - c @ self._core.mT)
+        return torch.baddbmm((self._kept.value * c) @ self._y.all, coefficients, self.target.space.basis), use
 
-    def apply_transpose(self, g: Tensor) -> Tensor:
-        d, new = self._target.observe(self._target.g, g)
-        if new is not None:
-            self._reveal_rows(new)
+    def apply_transpose(self, g: Seen, use: Use) -> Tensor:
+        d = self._returned(g, use)
         # W(0)^T g = V d + Qx (Y^T r) + |r| omega with r = g - Qg d.
         coefficients = d @ self._learned.value
         if self._responses:
-            through_columns = g @ self._y.all.mT
+            through_columns = g.field @ self._y.all.mT
             coefficients += self._kept.value * (through_columns - d @ self._core)
-            self._shown_backward.append((through_columns, d))
-        return torch.baddbmm((self._kept.value * d) @ self._v.all, coefficients, self._source.phi.basis)
+            use.through_columns.append(through_columns)
+        return torch.baddbmm((self._kept.value * d) @ self._v.all, coefficients, self.source.space.basis)
 
-    def update(self, x: Tensor, g: Tensor, weighted: Tensor, dynamics: Dynamics) -> None:
-        (c,) = self._source.phi.latest
-        outputs = [
-            weight[..., None] * torch.nn.functional.pad(d, (0, self._target.g.size - d.shape[-1]))
-            for d, weight in zip(self._target.g.latest, weighted.unbind(1), strict=True)
-        ]
+    def update(self, weighted: Tensor, rule: Update) -> None:
         # M += (e / S) sum_mu Delta_mu cg_mu cx_mu^T
-        pulled = torch.stack(outputs).sum(0)
-        self._learned.step(pulled.mT, c, 1 / self._source.samples, dynamics)
+        pulled = [
+            torch.stack(
+                [
+                    weight[..., None] * _padded(g.coordinates, self._rows)
+                    for g, weight in zip(use.g, weighted.unbind(1), strict=True)
+                ]
+            ).sum(0)
+            for use in self.uses
+        ]
+        x = [_padded(use.x.coordinates, self._columns) for use in self.uses]
+        rule(self._learned, torch.cat(pulled, 1).mT, torch.cat(x, 1), 1 / self.source.space.basis.shape[-1])
         # The part along W(0) has no gradient of its own: it only decays.
         nothing = torch.zeros_like(self._kept.value)
-        self._kept.step(nothing, nothing, 1.0, dynamics)
+        rule(self._kept, nothing, nothing, 1.0)
 
     def parameters(self) -> list[Parameter]:
         return [self._learned, self._kept]
@@ -138,37 +181,62 @@ class RevealedMatrix:
     @property
     def coordinates_shown(self) -> tuple[Tensor, list[Tensor]]:
         """Those last used: of the activations [R, P, kx], and of the gradients of each output [R, P, kg]."""
-        ((_, c),) = self._shown_forward
-        return c, [d for _, d in self._shown_backward]
+        (use,) = self.uses
+        return use.x.coordinates, [g.coordinates for g in use.g]
 
     def responses_shown(self) -> tuple[Tensor, list[Tensor]]:
         """Products of the fields last used with what was fresh in V and in Y: alpha, and beta by output
         (responses.py)."""
-        ((through_rows, c),) = self._shown_forward
+        (use,) = self.uses
+        c, through_rows = use.x.coordinates, use.through_rows
+        assert through_rows is not None, "a matrix without responses shows none"
         from_y = self._core - self._from_v
         rows = through_rows.shape[-1]
         alpha = through_rows - c @ from_y[:, :rows, : c.shape[-1]].mT
         beta = [
-            through_columns - d @ self._from_v[:, : d.shape[-1], : through_columns.shape[-1]]
-            for through_columns, d in self._shown_backward
+            through_columns
+            - g.coordinates @ self._from_v[:, : g.coordinates.shape[-1], : through_columns.shape[-1]]
+            for through_columns, g in zip(use.through_columns, use.g, strict=True)
         ]
         return alpha, beta
 
+    @property
+    def _rows(self) -> int:
+        return self._learned.value.shape[1]
+
+    @property
+    def _columns(self) -> int:
+        return self._learned.value.shape[2]
+
+    def _returned(self, g: Seen, use: Use) -> Tensor:
+        """A gradient that came back to a use: its coordinates [R, rows, kg], with all rows revealed."""
+        use.g.append(g)
+        d = g.coordinates
+        self._catch_up()
+        return _padded(d, self._rows)
+
+    def _catch_up(self) -> None:
+        """Reveal along the directions that have joined the nodes' bases since this matrix last looked."""
+        if self.source.space.size > self._columns:
+            self._reveal_columns(self.source.space.basis[:, self._columns :])
+        if self.target.space.size > self._rows:
+            self._reveal_rows(self.target.space.basis[:, self._rows :])
+
     def _reveal_columns(self, directions: Tensor) -> None:
-        column = self._target.population.fresh(directions.shape[1])
+        column = self.target.population.fresh(directions.shape[1])
         if self._responses:
             known = directions @ self._v.all.mT
-            column = torch.baddbmm(column, known, self._target.g.basis)
+            column = torch.baddbmm(column, known, self.target.space.basis[:, : self._rows])
             self._core = torch.cat([self._core, known.mT], dim=2)
             self._from_v = torch.cat([self._from_v, known.mT], dim=2)
         self._y.append(column)
         self._learned.grow(0, directions.shape[1])
 
     def _reveal_rows(self, directions: Tensor) -> None:
-        row = self._source.population.fresh(directions.shape[1])
+        row = self.source.population.fresh(directions.shape[1])
         if self._responses:
             known = directions @ self._y.all.mT
-            row = torch.baddbmm(row, known, self._source.phi.basis)
+            row = torch.baddbmm(row, known, self.source.space.basis[:, : self._columns])
             self._core = torch.cat([self._core, known], dim=1)
             self._from_v = torch.nn.functional.pad(self._from_v, (0, 0, 0, directions.shape[1]))
         self._v.append(row)
@@ -178,45 +246,49 @@ class RevealedMatrix:
 class RevealedFixedFeedback(RevealedMatrix):
     """Carries errors back by a second matrix, independent of the first and never trained."""
 
-    def __init__(self, source: Layer, target: Layer) -> None:
+    def __init__(self, source: Node, target: Node) -> None:
         super().__init__(source, target, responses=False)
 
-    def apply_transpose(self, g: Tensor) -> Tensor:
-        d, new = self._target.observe(self._target.g, g)
-        if new is not None:
-            self._reveal_rows(new)
-        return d @ self._v.all
+    def apply_transpose(self, g: Seen, use: Use) -> Tensor:
+        return self._returned(g, use) @ self._v.all
 
 
 class RevealedNoFeedback(RevealedMatrix):
     """Carries no errors back: the layer below hears of them by another way."""
 
-    def __init__(self, source: Layer, target: Layer) -> None:
+    def __init__(self, source: Node, target: Node) -> None:
         super().__init__(source, target, responses=False)
 
-    def apply_transpose(self, g: Tensor) -> Tensor:
-        _, new = self._target.observe(self._target.g, g)
-        if new is not None:
-            self._learned.grow(new.shape[1], 0)
-        return torch.zeros_like(g)
+    def apply_transpose(self, g: Seen, use: Use) -> Tensor:
+        self._returned(g, use)
+        return torch.zeros_like(g.field)
+
+    def _reveal_rows(self, directions: Tensor) -> None:
+        self._learned.grow(directions.shape[1], 0)
 
 
-class DenseMatrix:
+class DenseMatrix(_Matrix):
     """An explicit matrix for each member of an ensemble."""
 
-    def __init__(self, initial: Tensor) -> None:
+    def __init__(self, source: Node, target: Node, initial: Tensor) -> None:
         """Take W [R, N, N] with standard normal entries."""
+        super().__init__(source, target)
         self._scaled = Parameter(initial / initial.shape[-1] ** 0.5)
 
-    def apply(self, x: Tensor) -> Tensor:
-        return x @ self._scaled.value.mT
+    def apply(self, x: Seen) -> tuple[Tensor, Use]:
+        return x.field @ self._scaled.value.mT, self._used(x)
 
-    def apply_transpose(self, g: Tensor) -> Tensor:
-        return g @ self._scaled.value
+    def apply_transpose(self, g: Seen, use: Use) -> Tensor:
+        use.g.append(g)
+        return g.field @ self._scaled.value
 
-    def update(self, x: Tensor, g: Tensor, weighted: Tensor, dynamics: Dynamics) -> None:
-        pulled = (weighted[..., None] * g).sum(dim=1)
-        self._scaled.step(pulled.mT, x, 1 / x.shape[-1], dynamics)
+    def update(self, weighted: Tensor, rule: Update) -> None:
+        pulled = [
+            (weighted[..., None] * torch.stack([g.field for g in use.g], dim=1)).sum(dim=1)
+            for use in self.uses
+        ]
+        x = [use.x.field for use in self.uses]
+        rule(self._scaled, torch.cat(pulled, 1).mT, torch.cat(x, 1), 1 / x[0].shape[-1])
 
     def parameters(self) -> list[Parameter]:
         return [self._scaled]
@@ -225,17 +297,24 @@ class DenseMatrix:
 class DenseFixedFeedback(DenseMatrix):
     """Carries errors back by a second matrix, independent of the first and never trained."""
 
-    def __init__(self, initial: Tensor, feedback: Tensor) -> None:
+    def __init__(self, source: Node, target: Node, initial: Tensor, feedback: Tensor) -> None:
         """Take W and the transpose of the other, both [R, N, N] with standard normal entries."""
-        super().__init__(initial)
+        super().__init__(source, target, initial)
         self._feedback = feedback / feedback.shape[-1] ** 0.5
 
-    def apply_transpose(self, g: Tensor) -> Tensor:
-        return g @ self._feedback
+    def apply_transpose(self, g: Seen, use: Use) -> Tensor:
+        use.g.append(g)
+        return g.field @ self._feedback
 
 
 class DenseNoFeedback(DenseMatrix):
     """Carries no errors back: the layer below hears of them by another way."""
 
-    def apply_transpose(self, g: Tensor) -> Tensor:
-        return torch.zeros_like(g)
+    def apply_transpose(self, g: Seen, use: Use) -> Tensor:
+        use.g.append(g)
+        return torch.zeros_like(g.field)
+
+
+def _padded(coordinates: Tensor, width: int) -> Tensor:
+    """[R, rows, width], from coordinates in a basis that has grown since."""
+    return torch.nn.functional.pad(coordinates, (0, width - coordinates.shape[-1]))

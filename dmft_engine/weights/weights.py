@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from dmft_engine.model.fields import Fields, Scales
-from dmft_engine.model.recipe import Dynamics
-from dmft_engine.populations.population import Layer
+from dmft_engine.populations.node import Layer
 from dmft_engine.weights.matrices import HiddenMatrix
-from dmft_engine.weights.parameter import Parameter
+from dmft_engine.weights.parameter import Parameter, Update
 
 
 class _Vectors:
@@ -38,9 +37,9 @@ class InputMatrix(_Vectors):
         """h^1 [R, P, S]."""
         return self._factor @ self._weights.value
 
-    def update(self, g: Tensor, weighted: Tensor, dynamics: Dynamics) -> None:
+    def update(self, g: Tensor, weighted: Tensor, rule: Update) -> None:
         """See HiddenMatrix.update; the inputs are fixed."""
-        self._weights.step(self._factor.mT, (weighted[..., None] * g).sum(dim=1), 1.0, dynamics)
+        rule(self._weights, self._factor.mT, (weighted[..., None] * g).sum(dim=1), 1.0)
 
 
 class Bias(_Vectors):
@@ -50,9 +49,9 @@ class Bias(_Vectors):
         """[R, 1, S]."""
         return self._weights.value
 
-    def update(self, g: Tensor, weighted: Tensor, dynamics: Dynamics) -> None:
+    def update(self, g: Tensor, weighted: Tensor, rule: Update) -> None:
         """b += sum_mu weighted[c, mu] g_{mu, c}."""
-        self._weights.step(weighted.flatten(1)[:, None], g.flatten(1, 2), 1.0, dynamics)
+        rule(self._weights, weighted.flatten(1)[:, None], g.flatten(1, 2), 1.0)
 
 
 class Readout(_Vectors):
@@ -62,9 +61,9 @@ class Readout(_Vectors):
         """w . x for activations x [R, P, S]: [R, P, C]."""
         return x @ self._weights.value.mT
 
-    def update(self, x: Tensor, weighted: Tensor, dynamics: Dynamics) -> None:
+    def update(self, x: Tensor, weighted: Tensor, rule: Update) -> None:
         """w_c += sum_mu weighted[c, mu] x_mu, for activations x [R, P, S]."""
-        self._weights.step(weighted, x, 1.0, dynamics)
+        rule(self._weights, weighted, x, 1.0)
 
 
 class RevealedReadout(Readout):
@@ -77,7 +76,7 @@ class RevealedReadout(Readout):
 
     def apply(self, x: Tensor) -> Tensor:
         if self._layer.draws:
-            self._layer.observe(self._layer.phi, x.detach())
+            self._layer.phi.observe(x.detach())
         if not self._drawn:
             super().__init__(self._layer.population.gaussian(self._outputs))
             self._drawn = True
@@ -143,13 +142,15 @@ class Weights:
     @property
     def directions(self) -> int:
         """Directions held by all layers' spaces together."""
-        return sum(layer.phi.size + layer.g.size for layer in self.layers)
+        return sum(layer.phi.space.size + layer.g.space.size for layer in self.layers)
 
     def start_step(self) -> None:
-        """Forget the coordinates of the step before."""
+        """Forget the fields of the step before."""
         for layer in self.layers:
-            layer.phi.latest.clear()
-            layer.g.latest.clear()
+            for node in layer.nodes:
+                node.start_step()
+        for matrix in self.hidden:
+            matrix.start_step()
 
     def finish_step(self, fields: Fields) -> None:
         """Show the layers that have still to draw the fields that no matrix has shown them."""
@@ -157,19 +158,20 @@ class Weights:
             if layer.draws:
                 layer.observe_rest(phi, g)
             if not self.hidden:  # Readout and feedback are drawn in the first step.
-                layer.settle()
+                for node in layer.nodes:
+                    node.settle()
 
     def complete_coordinates(self, fields: Fields) -> None:
         """Show every layer the fields of this step that nothing has shown it, for kernels to be kept."""
         for layer, phi, g in zip(self.layers, fields.phi, fields.g, strict=True):
             layer.observe_rest(phi, g)
 
-    def update(self, fields: Fields, weighted: Tensor, dynamics: Dynamics) -> None:
+    def update(self, fields: Fields, weighted: Tensor, rule: Update) -> None:
         """One gradient step; `weighted` [R, C, P] is gamma0 eta / P times the errors."""
         sigma = self.scales.weights
-        self.input.update(fields.g[0], sigma[0] * weighted, dynamics)
+        self.input.update(fields.g[0], sigma[0] * weighted, rule)
         for layer, matrix in enumerate(self.hidden, start=1):
-            matrix.update(fields.phi[layer - 1], fields.g[layer], sigma[layer] * weighted, dynamics)
+            matrix.update(sigma[layer] * weighted, rule)
         for bias, g in zip(self.biases, fields.g, strict=bool(self.biases)):
-            bias.update(g, self.scales.bias * weighted, dynamics)
-        self.readout.update(fields.phi[-1], sigma[-1] * weighted, dynamics)
+            bias.update(g, self.scales.bias * weighted, rule)
+        self.readout.update(fields.phi[-1], sigma[-1] * weighted, rule)

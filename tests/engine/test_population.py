@@ -152,7 +152,7 @@ def test_a_solve_that_fills_its_populations_keeps_them_orthonormal() -> None:
         assert departure(layer.population.known.basis) < 1e-12
     # phi and g, columns of the matrix from below and rows of that above: nothing is known twice.
     below, middle, above = weights.layers
-    known = middle.phi.size + middle.g.size + below.phi.size + above.g.size
+    known = sum(node.space.size for node in (*middle.nodes, below.phi, above.g))
     assert middle.population.known.size <= known
     assert middle.population.known.size > 0.5 * middle.population.samples
 
