@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 from dmft_schema import FieldError, ProblemDetail
 from dmft_schema.refusal import field_errors, in_one_line
 from jobs import errors as store
+from jobs import storage
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +90,30 @@ def _refusal(error: store.StoreError) -> Problem:
             return Problem(429, "too_many_queued", detail, headers={"Retry-After": "10"})
         case store.ArtifactMissing():
             return Problem(410, "result_gone", f"{error} is no longer stored")
+        case store.StorageFull():
+            return storage_full(str(error))
+    raise error
+
+
+def storage_full(what: str) -> Problem:
+    """A 507: nothing more is taken, all that is stored can be read."""
+    detail = (
+        f"the server's storage is full ({what}): results can be read, nothing more is taken. "
+        "Try again later, delete solves that you no longer need, or tell the operator"
+    )
+    return Problem(507, "storage_full", detail, headers={"Retry-After": "30"})
+
+
+def _of_system(error: OSError) -> Problem:
+    if storage.is_full(error):
+        return storage_full("a file could not be written")
     raise error
 
 
 def _unavailable(error: redis.RedisError) -> Problem:
+    # MISCONF: Redis could not write its own files. OOM: it has reached its maxmemory.
+    if isinstance(error, redis.ResponseError) and re.search(r"\bMISCONF\b|^OOM\b|-OOM\b", str(error)):
+        return storage_full("the job store cannot write")
     return Problem(
         503,
         "store_unavailable",
@@ -114,6 +136,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, handler(of_http))
     app.add_exception_handler(store.StoreError, handler(_refusal))
     app.add_exception_handler(redis.RedisError, handler(_unavailable))
+    app.add_exception_handler(OSError, handler(_of_system))
 
 
 def unexpected(request_id: str) -> Problem:

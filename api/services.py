@@ -38,7 +38,7 @@ class Services:
             settings=settings,
             store=JobStore(client, settings),
             keys=KeyStore(client),
-            artifacts=Artifacts(settings.artifacts),
+            artifacts=Artifacts.of(settings),
             celery=create_celery(settings),
             # Event streams wait for long: a connection each on the event loop, not a thread each.
             streams=redis.asyncio.Redis.from_url(

@@ -7,6 +7,7 @@ StoreError
   TooManyQueued          the user has as many waiting jobs as allowed
   LeaseLost              the job is no longer this worker's to touch
   ArtifactMissing        a file of a result or dataset is not there (any more)
+  StorageFull            too little room on disk to take anything more
 """
 
 
@@ -40,3 +41,7 @@ class LeaseLost(StoreError):
 
 class ArtifactMissing(StoreError):
     """A file of a result or dataset is not there (any more)."""
+
+
+class StorageFull(StoreError):
+    """Too little room is left on disk: what is stored can be read, nothing more is taken."""

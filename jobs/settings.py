@@ -39,6 +39,14 @@ class Settings(BaseSettings):
     max_queued_per_user: int = Field(1000, ge=1, description="Jobs of one user that may wait.")
     retention_days: float = Field(30.0, gt=0, description="Days that a finished job's files are kept.")
     max_body_bytes: int = Field(64 * 2**20, gt=0, description="Largest request body, in bytes.")
+    min_free_bytes: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="Free bytes on disk below which no work is taken (at most a tenth of the disk).",
+    )
+    shared_artifacts: bool = Field(
+        False, description="Whether the group of `artifact_dir` may read and write in it."
+    )
     max_wait_seconds: float = Field(60.0, ge=0, description="Longest `Prefer: wait=N` honoured.")
     log_level: str = Field("INFO", description="Level of the server's logs.")
 

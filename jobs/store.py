@@ -11,7 +11,7 @@ from typing import Any
 import redis
 
 from dmft_schema import Event, Job, JobError, JobPage, JobStatus, Progress, SolveRequest
-from jobs import records
+from jobs import records, storage
 from jobs.errors import (
     IdempotencyConflict,
     JobNotFinished,
@@ -104,7 +104,9 @@ class JobStore:
         Raises:
             IdempotencyConflict: the key was used for another request.
             TooManyQueued: the owner's queue is full.
+            StorageFull: too little room is left on disk.
         """
+        storage.check_room(self._settings)
         body = request.model_dump_json()
         fields = records.new(request, body, request_hash)
         outcome, job_id = self._run(
@@ -140,7 +142,10 @@ class JobStore:
 
     def _waiting(self, record: dict[str, str]) -> tuple[int | None, str]:
         owner = record["owner"]
+        lacking = storage.shortage_of(self._settings)
         position = self._redis.zrank(f"dmft:queue:{owner}", record["id"])
+        if lacking is not None:
+            return position, f"storage is full: {lacking}; it goes on when there is room"
         if self.live_workers() == 0:
             return position, "no live worker: start one with `dmft worker`"
         cap = self._settings.max_running_per_user
@@ -245,8 +250,11 @@ class JobStore:
         self._redis.zrem(WORKERS, worker)
 
     def claim(self, worker: str) -> Claim | None:
-        """Take the next job, fairly between users; None if there is nothing to take."""
+        """Take the next job, fairly between users; None if there is nothing to take, or no room
+        on disk for a result."""
         settings = self._settings
+        if storage.shortage_of(settings) is not None:
+            return None
         taken = self._run("claim", worker, settings.lease_milliseconds, settings.max_running_per_user)
         if not taken:
             return None

@@ -31,3 +31,12 @@ class Message(BaseModel):
     progress: Progress | None = None
     done: JobStatus | None = None
     error: JobError | None = None
+
+
+STORAGE_FULL = JobError(
+    code="storage_full",
+    message="the server's disk has no room for the result",
+    advice="Ask for less (fewer kernels or kernel times), delete solves that you no longer need, or ask "
+    "the server's operator for room.",
+)
+"""The solver could not write its files."""

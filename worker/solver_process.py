@@ -18,8 +18,9 @@ from pydantic import TypeAdapter
 
 from dmft_engine import Problem, Result, solve
 from dmft_schema import Data, InputData, JobError, JobStatus, KernelData, Progress, ResultDocument
+from jobs import storage
 from jobs.artifacts import RESULT_JSON, RESULT_NPZ
-from worker.protocol import Message, SolveCommand
+from worker.protocol import STORAGE_FULL, Message, SolveCommand
 
 _PROGRESS_SECONDS = 0.1
 
@@ -74,6 +75,9 @@ class Solver:
             self._say(Message(done=result.status, error=result.error))
         except Exception as bug:
             # A supervisor must hear of everything, or the job would look as if it ran for ever.
+            if storage.is_full(bug):
+                self._say(Message(done=JobStatus.FAILED, error=STORAGE_FULL))
+                return
             traceback.print_exc()
             self._say(Message(done=JobStatus.FAILED, error=_internal(bug)))
 

@@ -9,11 +9,12 @@ import time
 import redis
 
 from dmft_schema import JobError, JobStatus, Progress, UploadedData
+from jobs import storage
 from jobs.artifacts import Artifacts
 from jobs.errors import ArtifactMissing, LeaseLost
 from jobs.settings import Settings
 from jobs.store import Claim, JobStore
-from worker.protocol import Message, SolveCommand
+from worker.protocol import STORAGE_FULL, Message, SolveCommand
 from worker.solver import SolverDied, SolverPool, SolverProcess
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,28 @@ class Supervisor:
                 self._run(claim)
             except LeaseLost:
                 logger.warning("job %s was taken away; its solver is stopped", claim.id)
+            except OSError as error:
+                if not storage.is_full(error):
+                    raise
+                self._without_room(claim)
         return count
+
+    def _without_room(self, claim: Claim) -> None:
+        """Give a job back whose files found no room; no more are claimed until there is some.
+
+        Where its own files were what filled the disk, trying again would fill it again: that counts as an
+        attempt.
+        """
+        self._artifacts.remove_result(self._artifacts.result_name(claim.id, claim.epoch))
+        lacking = storage.shortage_of(self._settings)
+        logger.error("no room for the files of job %s (%s)", claim.id, lacking or "they were too large")
+        try:
+            if lacking is not None:
+                self._until_redis_answers(lambda: self._store.release(claim))
+            else:
+                self._until_redis_answers(lambda: self._store.attempt_failed(claim, STORAGE_FULL))
+        except LeaseLost:
+            logger.warning("job %s was taken away meanwhile", claim.id)
 
     def _run(self, claim: Claim) -> None:
         name, folder = self._artifacts.new_result(claim.id, claim.epoch)
@@ -149,6 +171,9 @@ class Supervisor:
         assert message.done is not None
         if progress is not None:
             self._beat(claim, progress)
+        if message.error is not None and message.error.code == STORAGE_FULL.code:
+            self._without_room(claim)
+            return
         stored = self._artifacts.seal(name)
         self._settle(claim, message.done, message.error, name if stored else None)
 

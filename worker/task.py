@@ -38,7 +38,7 @@ def _start(**_: object) -> None:
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     client = connect(settings.redis_url)
     store = JobStore(client, settings)
-    artifacts = Artifacts(settings.artifacts)
+    artifacts = Artifacts.of(settings)
     worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     pool = SolverPool()
     # The first job should not wait for the import of torch.
