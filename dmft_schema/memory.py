@@ -235,7 +235,7 @@ def _algebraic(d: Demand) -> float:
 
 
 def _static(d: Demand) -> float:
-    kernels = 6 * d.depth * d.all_points**2 + 4 * (d.all_points * d.outputs) ** 2
+    kernels = 6 * (d.depth + 1) * d.all_points**2 + 4 * (d.all_points * d.outputs) ** 2
     return 8 * kernels + 4 * CHUNK_BYTES["static"]
 
 

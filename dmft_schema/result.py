@@ -40,6 +40,11 @@ class Diagnostics(_Open):
     truncation_error: float | None = Field(
         None, description="Largest entry of loss_truncation_error over the trajectory."
     )
+    kernel_error: float | None = Field(
+        None,
+        description="Estimated largest error of an entry of the kernels at initialisation, from rounding and "
+        "quadrature, over sqrt(K_aa K_bb) (static_ntk, perturbation); null for other methods.",
+    )
     wall_seconds: float
     device: str
     dtype: str

@@ -105,6 +105,7 @@ class Perturbation:
             samples=self._method.samples if sampled else None,
             replicas=self._method.replicas if sampled else None,
             seed=self._method.seed if sampled else None,
+            kernel_error=self._lazy.kernel_error,
             arrays=self._two_time_kernels(steps),
         )
 

@@ -16,16 +16,19 @@ from dmft_engine.model.networks import ARCHITECTURES
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
 from dmft_engine.record.solution import Arrays, Solution
-from dmft_engine.theory.gaussian_kernels import InitialKernels, initial_kernels
+from dmft_engine.theory.gaussian_kernels import InitialKernels, initial_kernels, kernel_error
 from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.training_run import check_convergent
 from dmft_engine.weights.initialisation import joint_kernel, kernel_factor
 
 
 class StaticNtk:
-    """Deterministic: kernels by closed form or quadrature, predictions by gradient descent on them.
+    """Deterministic: kernels by the layer recursions, predictions by gradient descent on them.
 
     In float64; kernels are written in the dtype asked for.
+
+    Attributes:
+        kernel_error: estimate for the kernels, relative to sqrt(K_aa K_bb), once it has run.
     """
 
     def __init__(self, problem: Problem, device: str) -> None:
@@ -34,6 +37,7 @@ class StaticNtk:
         self._loss = LOSSES[problem.training.loss]
         self._kernels: InitialKernels | None = None
         self._predictions: list[torch.Tensor] = []
+        self.kernel_error: float | None = None
 
     @property
     def work(self) -> int:
@@ -41,12 +45,12 @@ class StaticNtk:
 
     def run(self, reporter: Reporter) -> None:
         problem, training = self._problem, self._problem.training
+        activation = ACTIVATIONS[problem.network.activation]
+        skips = ARCHITECTURES[problem.network.architecture].skips
         self._kernels = initial_kernels(
-            ACTIVATIONS[problem.network.activation],
-            joint_kernel(problem, self._device),
-            Scales.of(problem.network),
-            ARCHITECTURES[problem.network.architecture].skips,
+            activation.averages, joint_kernel(problem, self._device), Scales.of(problem.network), skips
         )
+        self.kernel_error = kernel_error(activation, self._kernels, skips)
         to_training = self._kernels.ntk[:, : problem.data.points]
         flows = training.dynamics == "gradient_flow"
         trajectory = self._flow(to_training) if flows else self._descend(to_training)
@@ -155,6 +159,7 @@ class StaticNtk:
             phi=[constant_in_time(k, one) for k in self._kernels.phi[1:]] if "phi" in wanted else [],
             g=[constant_in_time(k, identity) for k in self._kernels.g[:-1]] if "g" in wanted else [],
             ntk=ntk,
+            kernel_error=self.kernel_error,
             arrays=arrays,
         )
 

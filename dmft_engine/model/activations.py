@@ -1,20 +1,20 @@
 """Activation functions. One entry here (and its name in dmft_schema.request) adds one.
 
-Derivatives come from autograd. `kernel_map` is the closed form of the Gaussian averages where one is
-known; `static_ntk` uses quadrature otherwise.
+Derivatives come from autograd, averages over Gaussian fields from gaussian_averages.py and
+logistic_mixture.py; tests/engine/test_gaussian_averages.py judges those of every entry.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-KernelMap = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Covariance [P, P] -> (<phi(u) phi(u')>, <phi'(u) phi'(u')>), both [P, P], for u ~ GP(0, covariance)."""
+from dmft_engine.model import gaussian_averages as closed
+from dmft_engine.model import logistic_mixture as mixture
+from dmft_engine.model.gaussian_averages import Averages
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class Activation:
 
     Attributes:
         function: elementwise, differentiable by autograd.
-        kernel_map: closed-form Gaussian averages, or None.
+        averages: <phi phi> and <phi' phi'> over correlated Gaussian fields.
+        finer: the same by a rule with twice the nodes, which gives their error; None if in closed form.
     """
 
     function: Callable[[Tensor], Tensor]
-    kernel_map: KernelMap | None = None
+    averages: Averages
+    finer: Averages | None = None
 
     def with_derivative(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """phi(h) and phi'(h), each of h's shape."""
@@ -50,37 +52,15 @@ class Activation:
         return value.detach(), first.detach(), second.detach()
 
 
-def _linear_map(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    return covariance, torch.ones_like(covariance)
-
-
-def _relu_map(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    # Cho and Saul (2009), degrees 1 and 0.
-    scale = covariance.diagonal().clamp_min(0).sqrt()
-    norms = scale[:, None] * scale[None, :]
-    cosine = torch.where(norms > 0, covariance / norms.clamp_min(1e-300), torch.zeros_like(norms))
-    cosine = cosine.clamp(-1, 1)
-    angle = torch.arccos(cosine)
-    value = norms * (torch.sqrt(1 - cosine**2) + (math.pi - angle) * cosine) / (2 * math.pi)
-    return value, (math.pi - angle) / (2 * math.pi)
-
-
-def _erf_map(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    # Williams (1997), for phi(x) = erf(x).
-    scale = 1 + 2 * covariance.diagonal()
-    product = scale[:, None] * scale[None, :]
-    value = 2 / math.pi * torch.asin(2 * covariance / product.sqrt())
-    derivative = 4 / math.pi / torch.sqrt(product - 4 * covariance**2)
-    return value, derivative
-
-
 ACTIVATIONS: dict[str, Activation] = {
-    "linear": Activation(lambda h: h, _linear_map),
-    "tanh": Activation(torch.tanh),
-    "relu": Activation(torch.relu, _relu_map),
-    "erf": Activation(torch.erf, _erf_map),
-    "gelu": Activation(torch.nn.functional.gelu),
-    "softplus": Activation(torch.nn.functional.softplus),
-    "sin": Activation(torch.sin),
-    "quadratic": Activation(torch.square),
+    "linear": Activation(lambda h: h, closed.linear),
+    "tanh": Activation(torch.tanh, mixture.tanh(mixture.NODES), mixture.tanh(2 * mixture.NODES)),
+    "relu": Activation(torch.relu, closed.relu),
+    "erf": Activation(torch.erf, closed.erf),
+    "gelu": Activation(torch.nn.functional.gelu, closed.gelu),
+    "softplus": Activation(
+        torch.nn.functional.softplus, mixture.softplus(mixture.NODES), mixture.softplus(2 * mixture.NODES)
+    ),
+    "sin": Activation(torch.sin, closed.sine),
+    "quadratic": Activation(torch.square, closed.quadratic),
 }

@@ -45,6 +45,7 @@ class Solution:
         arrays: what goes into the result as it is, by its name there.
         converged: whether an iteration ended by its own criterion; None if there was none.
         kernel_resolution: error of a kernel entry relative to the largest that is left in them anyway.
+        kernel_error: of the kernels at initialisation over sqrt(K_aa K_bb), or None if sampled.
         delay: [T], truncation as a delay in learning time (methods/dmft.py), or None.
         basis_sizes, samples, replicas, seed, notes: for the diagnostics.
     """
@@ -58,6 +59,7 @@ class Solution:
     arrays: Arrays = field(default_factory=dict)
     converged: bool | None = None
     kernel_resolution: float = 1e-13
+    kernel_error: float | None = None
     delay: NDArray | None = None
     basis_sizes: dict[str, int] = field(default_factory=dict)
     samples: int | None = None
@@ -175,6 +177,7 @@ def assemble(
         replicas=solution.replicas if solution else None,
         basis_sizes=solution.basis_sizes if solution else {},
         truncation_error=None if truncation is None else float(truncation.max()),
+        kernel_error=solution.kernel_error if solution else None,
         wall_seconds=wall_seconds,
         device=device,
         dtype=problem.method.dtype,

@@ -139,7 +139,7 @@ class Iteration:
         return LOSSES[self._problem.training.loss].reported(f, self._targets).mean(0).cpu().numpy()
 
     def _start(self) -> None:
-        lazy = initial_kernels(self._activation, self._kernel, self._scales, skips=False)
+        lazy = initial_kernels(self._activation.averages, self._kernel, self._scales, skips=False)
         replicas, steps = self._draws.replicas, self._steps
         identity = torch.eye(self._outputs).to(self._kernel)
 

@@ -1,53 +1,37 @@
-"""Kernels at initialisation by the layer recursions: exact, no sampling (theory section 5)."""
+"""Kernels at initialisation by the layer recursions: no sampling (theory section 5)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dmft_engine.model.activations import Activation
 from dmft_engine.model.fields import Scales
+from dmft_engine.model.gaussian_averages import Averages, Pairs
+from dmft_engine.model.logistic_mixture import NODES
 from dmft_schema.memory import CHUNK_BYTES
 
-QUADRATURE_NODES = 64
+JUDGED_POINTS = 32
+"""Points of either kind on which the error of the kernels is estimated: they need no others for it."""
 
 
-def gaussian_averages(activation: Activation, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """<phi(u) phi(u')> and <phi'(u) phi'(u')> for u ~ GP(0, covariance), each [P, P].
-
-    By the activation's closed form, or else by Gauss-Hermite quadrature in two dimensions.
-    """
-    if activation.kernel_map is not None:
-        return activation.kernel_map(covariance)
-    return (
-        _quadrature(activation.function, covariance),
-        _quadrature(lambda u: activation.with_derivative(u)[1], covariance),
-    )
-
-
-def _quadrature(function: Callable[[Tensor], Tensor], covariance: Tensor) -> Tensor:
-    # hermegauss is for the weight exp(-x^2 / 2); its weights sum to sqrt(2 pi).
-    nodes_array, weights_array = np.polynomial.hermite_e.hermegauss(QUADRATURE_NODES)
-    nodes = torch.as_tensor(nodes_array).to(covariance)
-    weights = torch.as_tensor(weights_array / np.sqrt(2 * np.pi)).to(covariance)
-    scale = covariance.diagonal().clamp_min(0).sqrt()
-    safe = scale.clamp_min(torch.finfo(covariance.dtype).tiny ** 0.5)
-    cosine = (covariance / (safe[:, None] * safe[None, :])).clamp(-1, 1)
-    # u = s x and u' = s' (c x + sqrt(1 - c^2) y) with x, y independent standard normals.
-    first = function(scale[:, None] * nodes) * weights
-    rows = max(1, CHUNK_BYTES["static"] // (8 * 8 * len(scale) * QUADRATURE_NODES**2))
-    blocks = []
-    for start in range(0, len(scale), rows):
-        c = cosine[start : start + rows, :, None, None]
-        second = scale[None, :, None, None] * (c * nodes[:, None] + (1 - c.square()).sqrt() * nodes[None, :])
-        inner = function(second) @ weights
-        blocks.append((first[start : start + rows, None, :] * inner).sum(-1))
-    average = torch.cat(blocks)
-    return (average + average.T) / 2
+def gaussian_averages(averages: Averages, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """<phi(u) phi(u')> and <phi'(u) phi'(u')> for u ~ GP(0, covariance), each [P, P] and symmetric."""
+    variances = covariance.diagonal()
+    rows, columns = torch.triu_indices(len(covariance), len(covariance), device=covariance.device)
+    found = covariance.new_empty(2, len(rows))
+    size = CHUNK_BYTES["static"] // (8 * 8 * 2 * NODES)
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        row, column = rows[part], columns[part]
+        both = (covariance[row, column] + covariance[column, row]) / 2
+        found[:, part] = torch.stack(averages(Pairs.of(variances[row], variances[column], both)))
+    matrices = covariance.new_empty(2, *covariance.shape)
+    matrices[:, rows, columns] = found
+    matrices[:, columns, rows] = found
+    return matrices[0], matrices[1]
 
 
 @dataclass(frozen=True)
@@ -79,9 +63,7 @@ class InitialKernels:
         return torch.stack(terms).sum(0)
 
 
-def initial_kernels(
-    activation: Activation, input_kernel: Tensor, scales: Scales, skips: bool
-) -> InitialKernels:
+def initial_kernels(averages: Averages, input_kernel: Tensor, scales: Scales, skips: bool) -> InitialKernels:
     """Phi^l = <phi phi> under GP(0, H^l) and G^l, by recursion over layers (paper, section 5).
 
         H^1 = sigma_0^2 K^x + sigma_b^2;    H^{l+1} = (H^l) + sigma_l^2 Phi^l + sigma_b^2
@@ -91,7 +73,7 @@ def initial_kernels(
     with H the NNGP and K the NTK of each layer (Jacot et al. 2018).
 
     Args:
-        activation: phi.
+        averages: <phi phi> and <phi' phi'>.
         input_kernel: [P, P], K^x.
         scales: sigma_0 .. sigma_L and sigma_b.
         skips: whether the terms in brackets are there (networks.py).
@@ -111,7 +93,7 @@ def initial_kernels(
             tangent.append(added + tangent[-1] * (1 + through if skipping else through))
         nngp.append(nngp[-1] + added if skipping else added)
         if not last:
-            value, derivative = gaussian_averages(activation, nngp[-1])
+            value, derivative = gaussian_averages(averages, nngp[-1])
             phi.append(value)
             derivatives.append(derivative)
     g = [torch.ones_like(input_kernel)]
@@ -119,3 +101,46 @@ def initial_kernels(
         through = sigma**2 * derivative
         g.insert(0, g[0] * (1 + through if skips and len(g) > 1 else through))
     return InitialKernels(phi=phi, g=g, nngp=nngp, ntk_by_layer=tangent, scales=scales)
+
+
+def kernel_error(activation: Activation, kernels: InitialKernels, skips: bool) -> float:
+    """Estimate of the largest error of an entry over sqrt(K_aa K_bb), from rounding and quadrature.
+
+    The recursion is run again with covariances that differ by a rounding in every layer, and with twice the
+    nodes where there are any, for points of all norms and for those that are closest to another up to sign,
+    which a network with large weights drives apart.
+    """
+    inputs = kernels.phi[0]
+    some = _judged(inputs)
+    again = activation.finer or activation.averages
+    other = initial_kernels(
+        lambda pairs: again(pairs.rounded_otherwise()), inputs[some][:, some], kernels.scales, skips
+    )
+
+    def error(found: Tensor, better: Tensor) -> float:
+        root = better.diagonal().clamp_min(0).sqrt()
+        size = (root[:, None] * root[None, :]).clamp_min(torch.finfo(better.dtype).tiny)
+        return float(((found[some][:, some] - better).abs() / size).max())
+
+    return max(
+        error(found, better)
+        for mine, theirs in (
+            (kernels.phi, other.phi),
+            (kernels.g, other.g),
+            (kernels.nngp, other.nngp),
+            (kernels.ntk_by_layer, other.ntk_by_layer),
+        )
+        for found, better in zip(mine, theirs, strict=True)
+    )
+
+
+def _judged(inputs: Tensor) -> Tensor:
+    variances = inputs.diagonal()
+    count = min(len(inputs), JUDGED_POINTS)
+    evenly = torch.linspace(0, len(inputs) - 1, count).round().long().to(inputs.device)
+    root = variances.clamp_min(torch.finfo(inputs.dtype).tiny).sqrt()
+    cosine = (inputs / root[:, None] / root[None, :]).abs().fill_diagonal_(0)
+    # Points that coincide are taken as such, without an error.
+    closest, partner = torch.where(cosine < 1, cosine, 0).max(1)
+    near = closest.topk(count // 2).indices
+    return torch.cat([variances.argsort()[evenly], near, partner[near]]).unique()
