@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import of_http, unexpected
+from jobs import logs
 
 logger = logging.getLogger(__name__)
 _SANE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
@@ -60,13 +61,15 @@ class RequestContext:
         try:
             if declared.isdigit() and int(declared) > self._max:
                 raise _BodyTooLarge(self._max)
-            await self._app(scope, receive_bounded, send_with_id)
+            with logs.about(request_id=request_id):
+                await self._app(scope, receive_bounded, send_with_id)
         except Exception as error:
             if started:
                 raise
             if isinstance(error, _BodyTooLarge):
                 problem = of_http(error)
             else:
-                logger.exception("request %s failed", request_id)
+                with logs.about(request_id=request_id):
+                    logger.exception("request %s failed", request_id)
                 problem = unexpected(request_id)
             await problem.response(request_id)(scope, receive, send_with_id)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 
 import uvicorn
 
 from api.main import create_app
 from cli import options
+from jobs import logs
 
 GRACE_SECONDS = 5
 """How long open event streams may hold up a shutdown."""
@@ -22,11 +24,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     settings = options.settings(arguments)
     options.external_redis(settings)
+    os.umask(0o077)
+    logs.configure(settings)
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
-        log_level=settings.log_level.lower(),
+        log_config=None,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     sockets = None if arguments.fd is None else [socket.socket(fileno=arguments.fd)]

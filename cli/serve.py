@@ -8,7 +8,10 @@ import signal
 import threading
 
 from cli import options
+from cli.private import LOGS
 from cli.server import LocalServer
+from jobs import logs
+from jobs.settings import Settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,10 +20,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     settings = options.settings(arguments)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    _log(settings)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     with LocalServer(settings) as server:
         print(f"Serving on {server.url}  (page: {server.url}/, reference: {server.url}/docs)")
@@ -28,3 +30,11 @@ def run(arguments: argparse.Namespace) -> None:
         print("Ctrl-C stops.", flush=True)
         server.watch(stop)
         print("Stopping; running solves go back to the queue.", flush=True)
+
+
+def _log(settings: Settings) -> None:
+    """What the launcher has to say goes to the terminal as text, and into a file like everything else."""
+    terminal = settings.model_copy(update={"log_file": None, "log_format": "text"})
+    logs.configure(terminal)
+    beside = settings.model_copy(update={"log_file": settings.data_dir / LOGS / "serve.log"})
+    logging.getLogger().addHandler(logs.handler(beside))

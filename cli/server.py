@@ -7,105 +7,40 @@ import logging
 import os
 import secrets
 import socket
-import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import redis
 
-from cli import options, worker
+from cli import options, private, worker
+from cli.child import Backoff, Child
 from cli.errors import CommandError
 from dmft_client.discovery import SERVER_FILE, pointer_file
+from jobs import logs, storage
+from jobs.artifacts import Artifacts
 from jobs.connection import connect
-from jobs.embedded_redis import EmbeddedRedis, EmbeddedRedisError, die_with_parent
+from jobs.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 from jobs.keys import KeyStore
 from jobs.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 READY_SECONDS = 60.0
-STOP_SECONDS = 15.0
-WATCH_SECONDS = 0.5
-SHORT_LIFE_SECONDS = 10.0
-MAX_SHORT_LIVES = 3
-"""A process that ends this often in a row, each time this soon, is not started again."""
+WATCH_SECONDS = 0.2
+HOUSEKEEPING_SECONDS = 10.0
 
 
 def redis_folder(data_dir: Path) -> Path:
     """Where the embedded Redis of a data folder keeps its files."""
-    return data_dir / "redis"
+    return data_dir / private.REDIS
 
 
 def embedded_url(data_dir: Path) -> str:
     """The URL of the embedded Redis of a data folder, running or not."""
     return EmbeddedRedis(redis_folder(data_dir)).url
-
-
-@dataclass
-class Child:
-    """A process of the server, started again when it ends by itself."""
-
-    name: str
-    command: list[str]
-    environment: dict[str, str]
-    log: Path
-    inherited: tuple[int, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    short_lives: int = 0
-
-    def start(self) -> None:
-        with open(self.log, "ab") as log:
-            # A pre-exec hook is safe here: it makes one system call and takes no lock.
-            self.process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=os.environ | self.environment,
-                pass_fds=self.inherited,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
-        self.started = time.monotonic()
-
-    @property
-    def alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    def revive(self) -> None:
-        """Start it again.
-
-        Raises:
-            CommandError: it keeps ending right after its start.
-        """
-        assert self.process is not None
-        short = time.monotonic() - self.started < SHORT_LIFE_SECONDS
-        self.short_lives = self.short_lives + 1 if short else 0
-        if self.short_lives >= MAX_SHORT_LIVES:
-            raise CommandError(self.obituary())
-        logger.warning("%s ended with status %s; starting it again", self.name, self.process.returncode)
-        self.start()
-
-    def stop(self) -> None:
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def obituary(self) -> str:
-        """What happened, with the end of its log."""
-        assert self.process is not None
-        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-        return f"{self.name} ended with status {self.process.returncode}; the end of {self.log}:\n{tail}"
 
 
 class LocalServer:
@@ -120,10 +55,12 @@ class LocalServer:
         self._settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
         self._redis: EmbeddedRedis | None = None
         self._listener: socket.socket | None = None
+        self._redis_backoff = Backoff(longest=1.0)
         self._children: list[Child] = []
         self._address_files: list[Path] = []
+        self._housekeeping = 0.0
         self.url = ""
-        self.key_file = self._settings.data_dir / "admin.key"
+        self.key_file = self._settings.data_dir / private.KEY_FILE
 
     def start(self) -> None:
         """Start, and return once jobs can be solved.
@@ -132,15 +69,19 @@ class LocalServer:
             CommandError: with what stands in the way.
         """
         try:
-            self._settings.data_dir.mkdir(parents=True, exist_ok=True)
+            private.make_own(self._settings)
+            Artifacts.of(self._settings).sweep()
             self._bind()
             self._start_redis()
             self._adopt_key()
             self._start_children()
             self._wait_until_ready()
             self._leave_address()
-        except BaseException:
+        except BaseException as error:
             self.stop()
+            if isinstance(error, OSError) and storage.is_full(error):
+                message = f"the disk of {self._settings.data_dir} is full: make room, and start again"
+                raise CommandError(message) from None
             raise
 
     def _bind(self) -> None:
@@ -164,7 +105,9 @@ class LocalServer:
     def _start_redis(self) -> None:
         if self._settings.redis_url:
             return
-        self._redis = EmbeddedRedis(redis_folder(self._settings.data_dir))
+        folder = redis_folder(self._settings.data_dir)
+        self._redis = EmbeddedRedis(folder, self._settings.min_free_bytes)
+        self._redis_backoff.begun()
         try:
             self._redis.start()
         except EmbeddedRedisError as error:
@@ -174,28 +117,35 @@ class LocalServer:
 
     def _adopt_key(self) -> None:
         if not self.key_file.exists():
-            descriptor = os.open(self.key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as stream:
-                stream.write(f"dmft_{secrets.token_urlsafe(32)}\n")
+            private.write(self.key_file, f"dmft_{secrets.token_urlsafe(32)}\n")
+        key = self.key_file.read_text().strip()
         try:
             keys = KeyStore(connect(self._settings.redis_url))
-            keys.adopt(self.key_file.read_text().strip(), "admin", "admin")
+            if keys.authenticate(key) is None:  # a known one needs no write, for which there may be no room
+                keys.adopt(key, "admin", "admin")
         except redis.RedisError as error:
             raise CommandError(f"Redis at {self._settings.redis_url} does not answer: {error}") from None
 
     def _start_children(self) -> None:
         assert self._listener is not None
-        environment = options.environment(self._settings)
-        logs = self._settings.data_dir / "logs"
-        logs.mkdir(exist_ok=True)
         fd = self._listener.fileno()
         api = [sys.executable, "-m", "cli.main", "api", "--fd", str(fd)]
         self._children = [
-            Child("worker", worker.command(self._settings), environment, logs / "worker.log"),
-            Child("api", api, environment, logs / "api.log", inherited=(fd,)),
+            self._child("worker", worker.command(self._settings)),
+            self._child("api", api, fd),
         ]
         for child in self._children:
             child.start()
+
+    def _child(self, name: str, command: list[str], *descriptors: int) -> Child:
+        settings = self._settings.model_copy(update={"log_file": self._log_file(name)})
+        # Redis outlives the launcher for as long as these need it, to give jobs back.
+        lifeline = () if self._redis is None else (self._redis.lifeline,)
+        output = self._log_file(name).with_suffix(".out")
+        return Child(name, command, options.environment(settings), output, (*descriptors, *lifeline))
+
+    def _log_file(self, name: str) -> Path:
+        return self._settings.data_dir / private.LOGS / f"{name}.log"
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -203,39 +153,72 @@ class LocalServer:
         while time.monotonic() < deadline:
             for child in self._children:
                 if not child.alive:
-                    raise CommandError(child.obituary())
+                    raise CommandError(child.obituary(self._log_file(child.name)))
+            self._tend_redis()
             try:
                 response = httpx.get(f"{self.url}/readyz", timeout=2.0)
                 if response.status_code == httpx.codes.OK:
+                    return
+                lacking = storage.shortage_of(self._settings)
+                if lacking is not None:
+                    logger.warning(
+                        "%s: what is stored can be read, nothing is solved until there is room", lacking
+                    )
                     return
                 answer = response.text
             except httpx.TransportError as error:
                 answer = str(error)
             time.sleep(0.05)
-        logs = ", ".join(str(child.log) for child in self._children)
+        logs = ", ".join(str(self._log_file(child.name)) for child in self._children)
         raise CommandError(f"the server is not ready after {READY_SECONDS:g} s ({answer}); see {logs}")
 
     def _leave_address(self) -> None:
         address = json.dumps({"url": self.url, "key_file": str(self.key_file), "pid": os.getpid()})
         for path in (self._settings.data_dir / SERVER_FILE, pointer_file()):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(address)
-            self._address_files.append(path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                private.write(path, address)
+            except OSError as error:
+                logger.warning("clients will not find this server by %s: %s", path, error)
+            else:
+                self._address_files.append(path)
 
     def watch(self, stop: threading.Event) -> None:
-        """Keep everything running until `stop` is set.
-
-        Raises:
-            CommandError: a part keeps ending right after its start.
-        """
+        """Keep everything running until `stop` is set: whatever ends is started again, however often."""
         while not stop.wait(WATCH_SECONDS):
-            if self._redis is not None and not self._redis.alive:
-                logger.warning("Redis ended; starting it again on the same data")
-                self._redis.stop()
-                self._redis.start()
+            self._tend_redis()
             for child in self._children:
-                if not child.alive:
-                    child.revive()
+                child.tend()
+            if time.monotonic() - self._housekeeping > HOUSEKEEPING_SECONDS:
+                self._housekeeping = time.monotonic()
+                self._bound_outputs()
+
+    def _tend_redis(self) -> None:
+        if self._redis is None:
+            return
+        try:
+            if self._redis.alive:
+                self._redis.tend()
+            elif self._redis_backoff.due():
+                lacking = storage.shortage_of(self._settings)
+                why = f" (storage is full: {lacking})" if lacking else ""
+                logger.warning("Redis ended%s; starting it again on the same data", why)
+                self._redis_backoff.begun()
+                self._redis.restart()
+                self._redis_backoff.begun()
+        except (EmbeddedRedisError, redis.RedisError, OSError) as error:
+            logger.warning("Redis: %s; trying again", error)
+
+    def _bound_outputs(self) -> None:
+        # What is printed past the logs, and Redis's own log, is not rotated by those who write it.
+        files = [child.output for child in self._children]
+        if self._redis is not None:
+            files.append(self._redis.log)
+        for file in files:
+            try:
+                logs.bound(file, self._settings.log_bytes)
+            except OSError as error:
+                logger.warning("%s cannot be shortened: %s", file, error)
 
     def stop(self) -> None:
         """Stop everything: the API first, so that nothing new comes in; Redis last."""

@@ -26,6 +26,7 @@ def command(settings: Settings) -> list[str]:
 def run(arguments: argparse.Namespace) -> None:
     settings = options.settings(arguments)
     options.external_redis(settings)
+    os.umask(0o077)
     os.environ.update(options.environment(settings))
     # In this process's place, so that signals from a supervisor reach Celery itself.
     os.execv(sys.executable, command(settings))

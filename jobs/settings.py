@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -48,7 +49,22 @@ class Settings(BaseSettings):
         False, description="Whether the group of `artifact_dir` may read and write in it."
     )
     max_wait_seconds: float = Field(60.0, ge=0, description="Longest `Prefer: wait=N` honoured.")
-    log_level: str = Field("INFO", description="Level of the server's logs.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", description="Level of the server's logs."
+    )
+    log_format: Literal["json", "text"] = Field(
+        "json", description="Whether a line of the logs is a JSON object or plain text."
+    )
+    log_file: Path | None = Field(
+        None, description="File that a process logs to; standard error if empty. `dmft serve` sets it."
+    )
+    log_bytes: int = Field(10 * 2**20, gt=0, description="Size at which a log is rotated.")
+    log_files: int = Field(3, ge=1, description="Rotated logs that are kept.")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
 
     @property
     def artifacts(self) -> Path:

@@ -9,7 +9,7 @@ import time
 import redis
 
 from dmft_schema import JobError, JobStatus, Progress, UploadedData
-from jobs import storage
+from jobs import logs, storage
 from jobs.artifacts import Artifacts
 from jobs.errors import ArtifactMissing, LeaseLost
 from jobs.settings import Settings
@@ -54,15 +54,19 @@ class Supervisor:
             if claim is None:
                 break
             count += 1
-            try:
-                self._run(claim)
-            except LeaseLost:
-                logger.warning("job %s was taken away; its solver is stopped", claim.id)
-            except OSError as error:
-                if not storage.is_full(error):
-                    raise
-                self._without_room(claim)
+            with logs.about(job_id=claim.id):
+                self._see_through(claim)
         return count
+
+    def _see_through(self, claim: Claim) -> None:
+        try:
+            self._run(claim)
+        except LeaseLost:
+            logger.warning("job %s was taken away; its solver is stopped", claim.id)
+        except OSError as error:
+            if not storage.is_full(error):
+                raise
+            self._without_room(claim)
 
     def _without_room(self, claim: Claim) -> None:
         """Give a job back whose files found no room; no more are claimed until there is some.

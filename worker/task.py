@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from celery import signals
 
+from jobs import logs
 from jobs.artifacts import Artifacts
 from jobs.connection import connect
 from jobs.settings import Settings
@@ -32,10 +33,15 @@ class _Process:
 _processes: list[_Process] = []
 
 
+@signals.setup_logging.connect
+def _log(**_: object) -> None:
+    # With a receiver of its own here, Celery leaves all loggers as they are.
+    logs.configure(Settings())
+
+
 @signals.worker_init.connect
 def _start(**_: object) -> None:
     settings = Settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     client = connect(settings.redis_url)
     store = JobStore(client, settings)
     artifacts = Artifacts.of(settings)
