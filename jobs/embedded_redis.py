@@ -191,7 +191,8 @@ class EmbeddedRedis:
 
     def _acquire_folder(self) -> None:
         # Two servers on one folder would take over each other's socket and append-only file.
-        self._lock = open(self._folder / "lock", "w")  # noqa: SIM115 - held until stop()
+        descriptor = os.open(self._folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        self._lock = os.fdopen(descriptor, "w")  # held until stop()
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -8,20 +8,21 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
 from pythonjsonlogger.json import JsonFormatter
 
+from jobs import storage
 from jobs.settings import Settings
 
 _LONGEST_MESSAGE = 8_000
-_TEXT = "%(asctime)s %(levelname)s %(name)s%(about)s: %(message)s"
+_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _SECRETS = (
     (re.compile(r"dmft_[A-Za-z0-9_-]{20,}"), "dmft_***"),
-    (re.compile(r"(\w+://[^\s:/@]*:)[^\s@]+@"), r"\1***@"),
-    (re.compile(r"(?i)(bearer\s+)\S+"), r"\1***"),
+    (re.compile(r"(\w+://[^\s:/@\"]*:)[^\s@\"\\]+@"), r"\1***@"),
+    (re.compile(r"(?i)(bearer\s+)[^\s\"\\]+"), r"\1***"),
 )
 
 _about: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B039 - never changed in place
@@ -56,17 +57,18 @@ class _Json(JsonFormatter):
 
     def process_log_record(self, log_data: dict) -> dict:
         log_data["message"] = _bounded(str(log_data.get("message", "")))
+        log_data.pop("color_message", None)  # uvicorn's, for terminals
         return {**log_data, **_about.get()}
 
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        record.about = "".join(f" [{name} {value}]" for name, value in _about.get().items())
         return without_secrets(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         record.message = _bounded(record.message)
-        return super().formatMessage(record)
+        ids = "".join(f" [{name} {value}]" for name, value in _about.get().items())
+        return super().formatMessage(record) + ids
 
 
 def formatter(kind: str) -> logging.Formatter:
@@ -81,6 +83,17 @@ def formatter(kind: str) -> logging.Formatter:
 
 
 class _PrivateFile(logging.handlers.RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not storage.is_full(sys.exc_info()[1]):
+            super().handleError(record)
+            return
+        # On a full disk the line is lost, and with it what the stream still holds: the file is opened
+        # anew for the next one.
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with suppress(OSError, ValueError):
+                stream.close()
+
     def _open(self):  # type: ignore[no-untyped-def]
         # Opened with its mode, not changed to it: nobody else can read it at any moment.
         def private(path: str, flags: int) -> int:
