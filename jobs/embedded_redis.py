@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import redis
 
@@ -24,6 +24,8 @@ from jobs.connection import connect
 from jobs.reserve import Reserve
 
 _PR_SET_PDEATHSIG = 1
+# They may outlive the launcher, and would keep open whatever pipe its output goes to.
+_SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 _LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes, with a terminating zero.
 
 
@@ -217,7 +219,7 @@ class EmbeddedRedis:
         command += ["--maxmemory-policy", "noeviction", "--daemonize", "no"]
         self._rewrites = True
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, start_new_session=True, umask=0o077
+            command, stdin=subprocess.DEVNULL, start_new_session=True, umask=0o077, **_SILENT
         )
         self._start_guard()
         self._wait_until_ready(timeout)
@@ -226,7 +228,7 @@ class EmbeddedRedis:
         assert self._pipe is not None
         self._end_guard()
         command = [sys.executable, "-E", "-S", redis_guard.__file__, str(self.pid)]
-        self._guard = subprocess.Popen(command, stdin=self._pipe[0], start_new_session=True)
+        self._guard = subprocess.Popen(command, stdin=self._pipe[0], start_new_session=True, **_SILENT)
 
     def _wait_until_ready(self, timeout: float) -> None:
         assert self._process is not None
