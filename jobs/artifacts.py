@@ -188,12 +188,11 @@ class Artifacts:
         removed = 0
         for file in (self._root / "staging").glob("*"):
             try:
-                stale = time.time() - file.stat().st_mtime > _STALE_SECONDS
-            except FileNotFoundError:
+                if time.time() - file.stat().st_mtime > _STALE_SECONDS:
+                    file.unlink()
+                    removed += 1
+            except OSError:  # somebody else was faster, or it is another user's to remove
                 continue
-            if stale:
-                file.unlink(missing_ok=True)
-                removed += 1
         return removed
 
     def _stage(self, text: str) -> Path:

@@ -54,6 +54,7 @@ class Reaper(threading.Thread):
             logger.warning("%d jobs had lost their worker", reaped.expired)
         for name in reaped.artifacts:
             self._artifacts.remove_result(name)
+        self._artifacts.sweep()
         if reaped.waiting:
             tickets.top_up(self._app, self._client, reaped.waiting)
 

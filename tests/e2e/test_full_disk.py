@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from dmft_schema import JobStatus
@@ -125,7 +127,11 @@ def test_a_full_folder_of_results_on_a_disk_of_its_own(
         with httpx.Client(base_url=server.url, headers=headers, timeout=60) as http:
             filler = small_disk.fill(disk)
             assert refused_for_room(http.post("/v1/solves", json=SMALL))
+            npz = BytesIO()
+            np.savez(npz, x=np.eye(3), y=np.ones(3))
+            assert refused_for_room(http.post("/v1/datasets", content=npz.getvalue()))
             clear(filler)
+            assert http.post("/v1/datasets", content=npz.getvalue()).status_code == 201
             done = http.post("/v1/solves", json=SMALL).json()
             assert waiting.final(server.store, done["id"]) is JobStatus.SUCCEEDED
     finally:

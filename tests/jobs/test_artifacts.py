@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,31 @@ def test_datasets_are_shared_by_content_and_listed_by_owner(artifacts: Artifacts
     assert artifacts.put_dataset("abc", "bob", "content", {"points": 2})
     assert artifacts.datasets("bob") == {"abc": {"points": 2}}
     assert artifacts.dataset_file("abc").read_text() == "content"
+
+
+def test_a_dataset_goes_with_its_last_owner(artifacts: Artifacts) -> None:
+    for owner in ("ada", "bob"):
+        artifacts.put_dataset("abc", owner, "content", {})
+    assert artifacts.dataset_bytes("ada") == len("content")
+    assert artifacts.remove_dataset("abc", "ada")
+    assert not artifacts.remove_dataset("abc", "ada")
+    assert not artifacts.remove_dataset("never", "ada")
+    assert artifacts.dataset_file("abc").read_text() == "content"
+    assert artifacts.datasets("ada") == {}
+    assert artifacts.remove_dataset("abc", "bob")
+    with pytest.raises(ArtifactMissing):
+        artifacts.dataset_file("abc")
+    assert artifacts.put_dataset("abc", "ada", "content", {})
+
+
+def test_what_a_dead_process_staged_is_removed_and_what_is_being_staged_is_not(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    artifacts.put_dataset("abc", "ada", "content", {})
+    old, new = tmp_path / "staging" / "old", tmp_path / "staging" / "new"
+    for file in (old, new):
+        file.write_text("half of a data")
+    os.utime(old, (0, 0))
+    assert artifacts.sweep() == 1
+    assert [file.name for file in (tmp_path / "staging").iterdir()] == ["new"]
+    assert artifacts.datasets("ada") == {"abc": {}}
