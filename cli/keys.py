@@ -9,6 +9,7 @@ import redis
 from cli import options
 from cli.errors import CommandError
 from cli.server import embedded_url
+from jobs import logs
 from jobs.connection import connect
 from jobs.keys import KeyStore
 
@@ -30,7 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         _act(KeyStore(connect(url)), arguments)
     except redis.RedisError as error:
-        raise CommandError(f"Redis at {url} does not answer ({error}); is `dmft serve` running?") from None
+        where = logs.without_secrets(url)
+        raise CommandError(f"Redis at {where} does not answer ({error}); is `dmft serve` running?") from None
 
 
 def _act(keys: KeyStore, arguments: argparse.Namespace) -> None:

@@ -124,7 +124,8 @@ class LocalServer:
             if keys.authenticate(key) is None:  # a known one needs no write, for which there may be no room
                 keys.adopt(key, "admin", "admin")
         except redis.RedisError as error:
-            raise CommandError(f"Redis at {self._settings.redis_url} does not answer: {error}") from None
+            where = logs.without_secrets(self._settings.redis_url)
+            raise CommandError(f"Redis at {where} does not answer: {error}") from None
 
     def _start_children(self) -> None:
         assert self._listener is not None

@@ -153,3 +153,21 @@ def test_numbers_with_their_errors() -> None:
     assert with_error(12.3456, 2.0) == "12.3 ± 2.0"
     assert with_error(0.5, None) == "0.5"
     assert with_error(1.0, 0.0) == "1 ± 0"
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["keys"]])
+def test_a_redis_that_does_not_answer_is_named_without_its_password(
+    tmp_path: Path, command: list[str]
+) -> None:
+    url = "redis://:the-password@127.0.0.1:9/0"
+    action = ["list"] if command == ["keys"] else []
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", *command, "--redis-url", url]
+        + ["--data-dir", str(tmp_path / "d"), *action],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "127.0.0.1:9" in done.stderr
+    assert "the-password" not in done.stdout + done.stderr
