@@ -162,8 +162,17 @@ def test_a_redis_that_does_not_answer_is_named_without_its_password(
     url = "redis://:the-password@127.0.0.1:9/0"
     action = ["list"] if command == ["keys"] else []
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", *command, "--redis-url", url]
-        + ["--data-dir", str(tmp_path / "d"), *action],
+        [
+            sys.executable,
+            "-m",
+            "cli.main",
+            *command,
+            "--redis-url",
+            url,
+            "--data-dir",
+            str(tmp_path / "d"),
+            *action,
+        ],
         capture_output=True,
         text=True,
         timeout=60,
