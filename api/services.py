@@ -53,7 +53,7 @@ class Services:
             JobNotFound: no such job, or another user's: the two look the same from outside.
         """
         job = self.store.get(job_id)
-        if job.owner != caller.name and not caller.is_admin:
+        if job.owner_id != caller.id and not caller.is_admin:
             raise JobNotFound(job_id)
         return job
 

@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     create = actions.add_parser("create", help="make a key and print it, once")
     create.add_argument("user")
     create.add_argument("--admin", action="store_true", help="may see and end everybody's solves")
-    actions.add_parser("list", help="users and the ids of their keys")
+    actions.add_parser("list", help="ids of keys, and their users' roles, names and ids")
     revoke = actions.add_parser("revoke", help="make a key useless")
     revoke.add_argument("id", help="as shown by list")
 
@@ -44,7 +44,7 @@ def _act(keys: KeyStore, arguments: argparse.Namespace) -> None:
                 raise CommandError(str(error)) from None
         case "list":
             for info in keys.list():
-                print(f"{info.id}  {info.user.role:5}  {info.user.name}")
+                print(f"{info.id}  {info.user.role:5}  {info.user.name}  {info.user.id}")
         case "revoke":
             try:
                 found = keys.revoke(arguments.id)

@@ -122,7 +122,7 @@ class LocalServer:
         try:
             keys = KeyStore(connect(self._settings.redis_url))
             if keys.authenticate(key) is None:  # a known one needs no write, for which there may be no room
-                keys.adopt(key, "admin", "admin")
+                keys.adopt_admin(key)
         except redis.RedisError as error:
             where = logs.without_secrets(self._settings.redis_url)
             raise CommandError(f"Redis at {where} does not answer: {error}") from None

@@ -57,7 +57,8 @@ class Job(_Open):
     id: str
     status: JobStatus
     name: str | None = None
-    owner: str
+    owner: str = Field(description="The owner's name, a label.")
+    owner_id: str = Field("", description="The owner's id, which the solve belongs to.")
     tags: list[str] = []
     created_at: datetime
     started_at: datetime | None = None

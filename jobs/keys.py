@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,12 +12,24 @@ import redis
 
 Role = Literal["user", "admin"]
 KEYS = "dmft:keys"
+USERS = "dmft:users"
+ADMIN = "admin"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+_RESERVED = frozenset({ADMIN, "administrator", "all", "anonymous", "dmft", "me", "public", "system"})
+_ID = re.compile(r"u_[0-9a-f]{24}")
 
 
 @dataclass(frozen=True)
 class User:
-    """Whom a key speaks for. Admins see all jobs, users their own."""
+    """Whom a key speaks for. Admins see all jobs, users their own.
 
+    Attributes:
+        id: what jobs, datasets, idempotency keys and limits belong to; never given twice.
+        name: a label for people.
+        role: user or admin.
+    """
+
+    id: str
     name: str
     role: Role
 
@@ -33,6 +46,16 @@ class KeyInfo:
     user: User
 
 
+def check_name(name: str) -> None:
+    """Raises ValueError, saying why, for a name that no new user may have."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            "a user's name has 1 to 64 characters, of A-Z a-z 0-9 . _ @ + - and starts with a letter or digit"
+        )
+    if name.lower() in _RESERVED or _ID.fullmatch(name.lower()):
+        raise ValueError(f"the user's name {name!r} is reserved, choose another")
+
+
 def _hash(key: str) -> str:
     # Keys are 256 random bits, so a plain hash cannot be searched through.
     return hashlib.sha256(key.encode()).hexdigest()
@@ -45,16 +68,40 @@ class KeyStore:
         self._redis: Any = client
 
     def create(self, name: str, role: Role = "user") -> str:
-        """Make a key for a user. Returns the secret, which is not stored."""
-        if not name or ":" in name or len(name) > 64:
-            raise ValueError("a user's name has 1 to 64 characters and no colon")
+        """Make a key for a user, who is made too if new. Returns the secret, which is not stored.
+
+        Raises:
+            ValueError: the name is malformed or reserved.
+        """
+        check_name(name)
         key = f"dmft_{secrets.token_urlsafe(32)}"
-        self.adopt(key, name, role)
+        user_id = self.id_of(name)
+        if user_id is None:
+            # Two at once for one name: the first one's id holds for both.
+            self._redis.hsetnx(USERS, name, f"u_{secrets.token_hex(12)}")
+            user_id = self._redis.hget(USERS, name)
+        self._redis.hset(KEYS, _hash(key), f"{role}:{name}:{user_id}")
         return key
 
-    def adopt(self, key: str, name: str, role: Role) -> None:
-        """Register an existing secret, such as the admin key in a file."""
-        self._redis.hset(KEYS, _hash(key), f"{role}:{name}")
+    def adopt_admin(self, key: str) -> None:
+        """Register the server's own key, made elsewhere."""
+        self._redis.hset(KEYS, _hash(key), f"admin:{ADMIN}:{ADMIN}")
+
+    def id_of(self, name: str) -> str | None:
+        """The id of the user with this name; None if there is none.
+
+        Before users had ids their names stood for them: such a user's name remains the id.
+        """
+        if name == ADMIN:
+            return ADMIN
+        known: str | None = self._redis.hget(USERS, name)
+        if known is not None:
+            return known
+        if _ID.fullmatch(name.lower()):
+            return None
+        if self._redis.exists(f"dmft:jobs:{name}") or any(info.user.id == name for info in self.list()):
+            return name
+        return None
 
     def authenticate(self, key: str) -> User | None:
         """The key's user; None for an unknown or revoked key."""
@@ -76,5 +123,12 @@ class KeyStore:
 
 
 def _user(value: str) -> User:
-    role, name = value.split(":", 1)
-    return User(name, "admin" if role == "admin" else "user")
+    role, name, *ids = value.split(":")
+    if ids:
+        user_id = ids[0]
+    elif role != "admin" and name == ADMIN:
+        # A key of the time before ids: its holder chose the admin's name, and is not the admin.
+        user_id = "u_" + hashlib.sha256(value.encode()).hexdigest()[:24]
+    else:
+        user_id = name
+    return User(user_id, name, "admin" if role == "admin" else "user")

@@ -14,11 +14,16 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def new(request: SolveRequest, body: str, request_hash: str) -> dict[str, str | int]:
-    """The fields of a new record that depend on the request alone."""
+def new(
+    request: SolveRequest, body: str, *, owner_name: str, content_hash: str, reuse_key: str
+) -> dict[str, str | int]:
+    """The fields of a new record that are known before it is submitted."""
     return {
         "request": body,
-        "request_hash": request_hash,
+        # The transitions find a finished result of the same request, to be used again, by this.
+        "request_hash": reuse_key,
+        "content_hash": content_hash,
+        "owner_name": owner_name,
         "name": request.name or "",
         "tags": json.dumps(request.tags),
         "priority": request.priority,
@@ -43,7 +48,9 @@ def job(record: dict[str, str], queue_position: int | None, waiting_reason: str 
         id=job_id,
         status=JobStatus(record["status"]),
         name=record["name"] or None,
-        owner=record["owner"],
+        # Records of earlier versions have neither owner_name nor content_hash.
+        owner=record.get("owner_name") or record["owner"],
+        owner_id=record["owner"],
         tags=json.loads(record["tags"]),
         created_at=created,
         started_at=_time(record.get("started_at")),
@@ -56,7 +63,7 @@ def job(record: dict[str, str], queue_position: int | None, waiting_reason: str 
         waiting_reason=waiting_reason,
         progress=Progress.model_validate_json(progress) if progress else Progress(),
         request=SolveRequest.model_validate_json(record["request"]),
-        request_hash=record["request_hash"],
+        request_hash=record.get("content_hash") or record["request_hash"],
         error=JobError.model_validate_json(error) if error else None,
         links=links,
     )

@@ -39,6 +39,11 @@ class Settings(BaseSettings):
     max_running_per_user: int = Field(4, ge=1, description="Jobs of one user that run at a time.")
     max_queued_per_user: int = Field(1000, ge=1, description="Jobs of one user that may wait.")
     retention_days: float = Field(30.0, gt=0, description="Days that a finished job's files are kept.")
+    reuse_across_users: bool = Field(
+        False,
+        description="Whether a user's finished result answers another user's same request "
+        "(it shows the name and tags the first gave it).",
+    )
     max_body_bytes: int = Field(64 * 2**20, gt=0, description="Largest request body, in bytes.")
     min_free_bytes: int = Field(
         64 * 2**20,

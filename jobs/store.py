@@ -94,11 +94,13 @@ class JobStore:
         owner: str,
         *,
         request_hash: str,
+        owner_name: str | None = None,
         idempotency_key: str | None = None,
     ) -> Submission:
         """Queue a request, or answer with what is known of it already.
 
-        A finished result of the same request is reused (`cached`) unless request.reuse is False.
+        `owner` is the user's id. A finished result of the owner's same request, or anybody's if the
+        settings say so, is reused (`cached`) unless request.reuse is False.
         A repeated idempotency key answers with the first job. The ticket is the caller's to send.
 
         Raises:
@@ -108,7 +110,14 @@ class JobStore:
         """
         storage.check_room(self._settings)
         body = request.model_dump_json()
-        fields = records.new(request, body, request_hash)
+        shared = self._settings.reuse_across_users
+        fields = records.new(
+            request,
+            body,
+            owner_name=owner_name or owner,
+            content_hash=request_hash,
+            reuse_key=request_hash if shared else f"{owner}:{request_hash}",
+        )
         outcome, job_id = self._run(
             "submit",
             f"s_{secrets.token_hex(12)}",

@@ -53,19 +53,19 @@ def _store(services: Services, content: bytes, caller: User) -> tuple[dict[str, 
         "outputs": data.outputs,
         "target_kinds": data.target_kinds,
     }
-    return description, services.artifacts.put_dataset(dataset_id, caller.name, text, description)
+    return description, services.artifacts.put_dataset(dataset_id, caller.id, text, description)
 
 
 @router.get("")
 def list_datasets(services: ServicesDep, caller: CurrentUser) -> dict[str, Any]:
     """Your datasets."""
-    return {"items": list(services.artifacts.datasets(caller.name).values())}
+    return {"items": list(services.artifacts.datasets(caller.id).values())}
 
 
 @router.get("/{dataset_id}")
 def get(dataset_id: str, services: ServicesDep, caller: CurrentUser) -> dict[str, Any]:
     """One dataset's id and sizes."""
-    found = services.artifacts.dataset_description(dataset_id, caller.name)
+    found = services.artifacts.dataset_description(dataset_id, caller.id)
     if found is None:
         raise Problem(404, "dataset_not_found", f"you have no dataset {dataset_id}")
     return found

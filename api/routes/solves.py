@@ -62,7 +62,8 @@ def _submit(services: Services, body: SolveRequest, caller: User, key: str | Non
     device_class = services.settings.device.split(":")[0]
     submission = services.store.submit(
         body,
-        caller.name,
+        caller.id,
+        owner_name=caller.name,
         request_hash=body.content_hash(NUMERICS_VERSION, device_class),
         idempotency_key=key,
     )
@@ -74,7 +75,7 @@ def _submit(services: Services, body: SolveRequest, caller: User, key: str | Non
 def _check_dataset(services: Services, body: SolveRequest, caller: User) -> Sizes:
     """The sizes of an uploaded dataset that the request goes with."""
     assert isinstance(body.data, UploadedData)
-    known = services.artifacts.dataset_description(body.data.dataset_id, caller.name)
+    known = services.artifacts.dataset_description(body.data.dataset_id, caller.id)
     place: list[str | int] = ["data", "dataset_id"]
     if known is None:
         message = "you have no dataset with this id; upload it with POST /v1/datasets"
@@ -96,14 +97,20 @@ def list_solves(
     caller: CurrentUser,
     status: JobStatus | None = None,
     tag: str | None = None,
-    owner: Annotated[str | None, Query(description="Admins: one user's solves, or `*`.")] = None,
+    owner: Annotated[
+        str | None, Query(description="Admins: one user's solves, by name or id, or `*`.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$")] = None,
 ) -> JobPage:
     """Your solves, newest first."""
-    if owner not in (None, caller.name) and not caller.is_admin:
-        raise Problem(403, "admins_only", "only admins may list other users' solves")
-    whose = None if owner == "*" else owner or caller.name
+    whose: str | None = caller.id
+    if owner not in (None, caller.id):
+        # `*` first: it is no name, whatever a key of an earlier version may be called.
+        found = None if owner == "*" else services.keys.id_of(owner)
+        if found != caller.id and not caller.is_admin:
+            raise Problem(403, "admins_only", "only admins may list other users' solves")
+        whose = None if owner == "*" else found or owner
     return services.store.page(owner=whose, status=status, tag=tag, limit=limit, cursor=cursor)
 
 

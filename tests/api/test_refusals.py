@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import json
 import re
@@ -16,6 +17,7 @@ import redis
 
 from dmft_schema.memory import in_gigabytes
 from dmft_schema.upload import UploadError, read_npz
+from jobs.keys import KEYS
 from tests.serving import SMALL
 
 
@@ -282,6 +284,27 @@ def test_another_users_solve_looks_like_none(
     assert bob.get("/v1/solves", params={"owner": "ada"}).status_code == 403
     assert bob.get("/v1/solves", params={"owner": "*"}).status_code == 403
     assert len(root.get("/v1/solves", params={"owner": "*"}).json()["items"]) == 1
+    assert len(root.get("/v1/solves", params={"owner": "ada"}).json()["items"]) == 1
+    assert len(root.get("/v1/solves", params={"owner": job["owner_id"]}).json()["items"]) == 1
+    assert len(ada.get("/v1/solves", params={"owner": "ada"}).json()["items"]) == 1
+    assert bob.get("/v1/solves", params={"owner": job["owner_id"]}).status_code == 403
+
+
+@pytest.mark.parametrize("name", ["admin", "*"])
+def test_an_earlier_users_name_gives_no_rights(
+    ada: httpx.Client, root: httpx.Client, anonymous: httpx.Client, redis_client: redis.Redis, name: str
+) -> None:
+    """Earlier versions let a user be called so; their keys are still there."""
+    theirs = [client.post("/v1/solves", json=SMALL).json()["id"] for client in (ada, root)]
+    redis_client.hset(KEYS, hashlib.sha256(b"old").hexdigest(), f"user:{name}")
+    headers = {"Authorization": "Bearer old"}
+    for job_id in theirs:
+        assert anonymous.get(f"/v1/solves/{job_id}", headers=headers).status_code == 404
+        assert anonymous.post(f"/v1/solves/{job_id}/cancel", headers=headers).status_code == 404
+    for owner in (None, name, "admin", "*", "ada"):
+        params = {"owner": owner} if owner else {}
+        answer = anonymous.get("/v1/solves", params=params, headers=headers)
+        assert answer.status_code == 403 or answer.json()["items"] == []
 
 
 def test_another_users_dataset_cannot_be_used(ada: httpx.Client, bob: httpx.Client) -> None:

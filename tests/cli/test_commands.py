@@ -88,7 +88,8 @@ def test_keys(redis_server: EmbeddedRedis, redis_client: redis.Redis, capsys: py
     capsys.readouterr()
     assert main(["keys", *flags, "list"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[1:] for line in listed] == [["user", "ada"], ["admin", "boss"]]
+    assert [line.split()[1:3] for line in listed] == [["user", "ada"], ["admin", "boss"]]
+    assert all(line.split()[3].startswith("u_") for line in listed)
     assert main(["keys", *flags, "revoke", listed[0].split()[0]]) == 0
     assert KeyStore(redis_client).authenticate(key) is None
     assert main(["keys", *flags, "revoke", "0" * 12]) == 1

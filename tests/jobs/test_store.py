@@ -280,18 +280,42 @@ def test_idempotency_key_belongs_to_its_owner(store: JobStore) -> None:
 def test_result_is_reused_and_its_files_outlive_the_first_job(store: JobStore) -> None:
     first = submit(store, hash_="same")
     store.finish(claimed(store), JobStatus.SUCCEEDED, artifact="files")
-    again = submit(store, owner="bob", hash_="same", reuse=True)
+    again = submit(store, hash_="same", reuse=True)
     assert (again.status, again.cached) == ("succeeded", True)
     assert store.artifact(again.id) == "files"
     assert submit(store, hash_="same", reuse=False).status == "queued"
     assert submit(store, hash_="different", reuse=True).status == "queued"
 
-    assert store.delete(first.id) is None  # bob still holds the files
+    assert store.delete(first.id) is None  # the second still holds the files
     third = submit(store, hash_="same", reuse=True)
     assert third.cached
     assert store.delete(again.id) is None
     assert store.delete(third.id) == "files"
     assert submit(store, hash_="same", reuse=True).status == "queued"
+
+
+def test_a_result_is_reused_across_users_only_if_configured(
+    store: JobStore, settings: Settings, redis_client: redis.Redis
+) -> None:
+    submit(store, hash_="same")
+    store.finish(claimed(store), JobStatus.SUCCEEDED, artifact="files")
+    theirs = submit(store, owner="bob", hash_="same", reuse=True)
+    assert (theirs.status, theirs.cached, theirs.request_hash) == ("queued", False, "same")
+    store.cancel(theirs.id)
+
+    shared = JobStore(redis_client, settings.model_copy(update={"reuse_across_users": True}))
+    submit(shared, hash_="same")
+    shared.finish(claimed(shared), JobStatus.SUCCEEDED, artifact="more")
+    assert submit(shared, owner="bob", hash_="same", reuse=True).cached
+
+
+def test_a_record_of_the_time_before_ids_is_read(store: JobStore, redis_client: redis.Redis) -> None:
+    job = submit(store, name="old")
+    redis_client.hset(f"dmft:job:{job.id}", "request_hash", "h")
+    redis_client.hdel(f"dmft:job:{job.id}", "owner_name", "content_hash")
+    old = store.get(job.id)
+    assert (old.owner, old.owner_id, old.request_hash) == ("ada", "ada", "h")
+    assert [found.id for found in store.page(owner="ada").items] == [job.id]
 
 
 def test_failed_result_is_not_reused(store: JobStore) -> None:
