@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from dmft_engine.populations.population import Population
 from dmft_engine.populations.subspace import Subspace
+from dmft_engine.state import State, Stateful
 
 
 class Seen:
@@ -25,7 +27,7 @@ class Seen:
         return self._node.observe(self.field)
 
 
-class Node:
+class Node(Stateful):
     """A population at a place in the network, where one field passes in a step (or one for each output).
 
     It observes that field, once, and its basis grows; the matrices that read or write here, any number of
@@ -35,6 +37,8 @@ class Node:
         space: spans the fields observed here.
         latest: coordinates observed since the step began, one tensor for each field.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("space",)
 
     def __init__(self, space: Subspace, population: Population | None) -> None:
         """`population`: whose neurons they are; None for a dense network, of which all is drawn."""
@@ -52,6 +56,15 @@ class Node:
     def draws(self) -> bool:
         """Whether random vectors are still to be drawn that must be independent of the fields here."""
         return self._population is not None
+
+    def state(self) -> State:
+        return super().state() | {"draws": self.draws}
+
+    def restore(self, state: State) -> None:
+        super().restore(state)
+        if not state["draws"]:
+            self.settle()
+        self.start_step()
 
     def settle(self) -> None:
         """Nothing more is drawn here: what is known of the neurons matters no longer."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from dmft_engine.populations.sampling import SobolNormals
 from dmft_engine.populations.subspace import Subspace
+from dmft_engine.state import Stateful
 from dmft_schema.memory import MOST_KNOWN
 
 MOST_SPREAD = 16.0
@@ -25,12 +28,14 @@ class Exhausted(Exception):
         self.known = known
 
 
-class Population:
+class Population(Stateful):
     """S sampled neurons in each of R replicas, where random vectors are independent of all that is known.
 
     Attributes:
         known: spans everything revealed here: phi, g and every Gaussian vector drawn.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("known", "_normals")
 
     def __init__(
         self, replicas: int, samples: int, seed: tuple[int, ...], dtype: torch.dtype, device: str

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
+
+from dmft_engine.state import Stateful
 
 
 def seed_of(*path: int) -> int:
@@ -13,13 +17,15 @@ def seed_of(*path: int) -> int:
     return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0] >> 1)
 
 
-class SobolNormals:
+class SobolNormals(Stateful):
     """Standard normals for one population: one Sobol dimension for each vector drawn.
 
     Every replica has its own scrambling. Dimensions are drawn in blocks that double, because how many
     a solve needs is known only at its end; scrambling acts on each dimension alone, so blocks scrambled
     separately have the law of one big draw.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("_dimension", "_blocks", "_pending")
 
     def __init__(
         self, replicas: int, samples: int, seed: tuple[int, ...], dtype: torch.dtype, device: str

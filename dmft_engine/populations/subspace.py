@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
+from dmft_engine.state import State, Stateful
 
-class Rows:
+
+class Rows(Stateful):
     """Vectors [R, k, S] appended over time, in a buffer that doubles."""
 
     def __init__(self, replicas: int, samples: int, dtype: torch.dtype, device: str) -> None:
@@ -25,8 +29,21 @@ class Rows:
             grown[:, : self.size] = self.all
             self._buffer = grown
         self._buffer[:, self.size : needed] = rows
-        self.size = needed
-        self.all = self._buffer[:, :needed]
+        self._take(needed)
+
+    def state(self) -> State:
+        # With its capacity: what a product rounds to may hang on how its factors lie in memory.
+        return {"rows": self.all.clone(), "capacity": self._buffer.shape[1]}
+
+    def restore(self, state: State) -> None:
+        rows = state["rows"].to(self._buffer)
+        self._buffer = rows.new_empty(len(rows), state["capacity"], rows.shape[-1])
+        self._buffer[:, : rows.shape[1]] = rows
+        self._take(rows.shape[1])
+
+    def _take(self, size: int) -> None:
+        self.size = size
+        self.all = self._buffer[:, :size]
 
 
 SOON = 0.1
@@ -46,7 +63,7 @@ class NotFinite(Exception):
     """A field has left the numbers that its dtype can square."""
 
 
-class Subspace:
+class Subspace(Stateful):
     """Orthonormal rows that span, within a tolerance, every field shown so far.
 
     A field is [R, P, S]: replicas, points, neurons. Directions join every replica's basis until what
@@ -54,6 +71,8 @@ class Subspace:
     replica's P fields. (Judging each point alone would let through what all points have in common,
     which is what learning amplifies.)
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("_rows", "dropped", "_leverage", "_levered")
 
     def __init__(
         self, replicas: int, samples: int, tolerance: float, dtype: torch.dtype, device: str

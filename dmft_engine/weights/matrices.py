@@ -13,13 +13,14 @@ Each has two variants whose way back is not its transpose (backward rules of ini
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from dmft_engine.populations.node import Node, Seen
 from dmft_engine.populations.subspace import Rows
+from dmft_engine.state import State, Stateful
 from dmft_engine.weights.parameter import Parameter, Update
 
 
@@ -71,6 +72,12 @@ class HiddenMatrix(Protocol):
     def parameters(self) -> list[Parameter]:
         """All that training moves."""
 
+    def state(self) -> State:
+        """What is known of it, between two passes (state.py)."""
+
+    def restore(self, state: State) -> None:
+        """See Stateful.restore."""
+
 
 class _MatvecFunction(torch.autograd.Function):
     """Lets autograd carry gradients through a HiddenMatrix, so that g needs no code of its own."""
@@ -95,7 +102,7 @@ def matvec(matrix: HiddenMatrix, x: Tensor, scale: float) -> Tensor:
     return _MatvecFunction.apply(x, matrix, scale)
 
 
-class _Matrix:
+class _Matrix(Stateful):
     """What all of them keep: where they stand, and their uses."""
 
     def __init__(self, source: Node, target: Node) -> None:
@@ -122,6 +129,8 @@ class RevealedMatrix(_Matrix):
 
     Entries of X are known first from V, where the row was revealed before the column, or from Y.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("_y", "_v", "_core", "_from_v", "_learned", "_kept")
 
     def __init__(self, source: Node, target: Node, responses: bool = True) -> None:
         """Without `responses` the two directions know nothing of each other: Y and V are fresh alone."""
@@ -270,6 +279,8 @@ class RevealedNoFeedback(RevealedMatrix):
 class DenseMatrix(_Matrix):
     """An explicit matrix for each member of an ensemble."""
 
+    kept: ClassVar[tuple[str, ...]] = ("_scaled",)
+
     def __init__(self, source: Node, target: Node, initial: Tensor) -> None:
         """Take W [R, N, N] with standard normal entries."""
         super().__init__(source, target)
@@ -296,6 +307,8 @@ class DenseMatrix(_Matrix):
 
 class DenseFixedFeedback(DenseMatrix):
     """Carries errors back by a second matrix, independent of the first and never trained."""
+
+    kept: ClassVar[tuple[str, ...]] = ("_scaled", "_feedback")
 
     def __init__(self, source: Node, target: Node, initial: Tensor, feedback: Tensor) -> None:
         """Take W and the transpose of the other, both [R, N, N] with standard normal entries."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from dmft_engine.state import Stateful
 
-class Parameter:
+
+class Parameter(Stateful):
     """A tensor [R, a, b] that training moves. It grows as matrices are revealed.
 
     Attributes:
@@ -16,6 +18,8 @@ class Parameter:
         unit: length of a change that moves fields by about their own size (gradient_flow.py).
         slots: what an optimiser or integrator keeps of it, by name: tensors of its shape, which grow with it.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("value", "slots")
 
     def __init__(self, value: Tensor, unit: float = 1.0) -> None:
         self.value = value

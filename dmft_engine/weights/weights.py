@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from dmft_engine.model.fields import Fields, Scales
 from dmft_engine.populations.node import Layer
+from dmft_engine.state import State, Stateful
 from dmft_engine.weights.matrices import HiddenMatrix
 from dmft_engine.weights.parameter import Parameter, Update
 
 
-class _Vectors:
+class _Vectors(Stateful):
     """Vectors over the neurons [R, n, S], trained."""
+
+    kept: ClassVar[tuple[str, ...]] = ("_weights",)
 
     def __init__(self, initial: Tensor) -> None:
         """Take standard normal entries."""
@@ -72,19 +76,21 @@ class RevealedReadout(Readout):
     def __init__(self, layer: Layer, outputs: int) -> None:
         self._layer = layer
         self._outputs = outputs
-        self._drawn = False
+        # No numbers until they are drawn: the neurons must first have fields to be independent of.
+        super().__init__(torch.empty(0, outputs, layer.samples))
 
     def apply(self, x: Tensor) -> Tensor:
         if self._layer.draws:
             self._layer.phi.observe(x.detach())
-        if not self._drawn:
-            super().__init__(self._layer.population.gaussian(self._outputs))
-            self._drawn = True
+        if not len(self._weights.value):
+            self._weights.value = self._layer.population.gaussian(self._outputs)
         return super().apply(x)
 
 
-class Feedback:
+class Feedback(Stateful):
     """Fixed vectors that carry the errors of each output to one layer."""
+
+    kept: ClassVar[tuple[str, ...]] = ("_vectors",)
 
     def __init__(self, draw: Callable[[], Tensor]) -> None:
         """`draw` makes them [R, C, S]; it is called once, when that layer's activations are known."""
@@ -96,6 +102,10 @@ class Feedback:
         if self._vectors is None:
             self._vectors = self._draw()
         return x @ self._vectors.mT
+
+
+_PARTS = ("nodes", "populations", "vectors", "matrices")
+"""Of a network's state. Nodes come first: they tell whether anything is still drawn from populations."""
 
 
 @dataclass
@@ -127,6 +137,28 @@ class Weights:
             *(parameter for part in vectors for parameter in part.parameters()),
             *(parameter for matrix in self.hidden for parameter in matrix.parameters()),
         ]
+
+    def state(self) -> State:
+        """What is known of the network between two steps (state.py)."""
+        return {name: [part.state() for part in self._parts(name)] for name in _PARTS}
+
+    def restore(self, state: State) -> None:
+        """Be what the weights were that gave this state, made for the same problem by the same options."""
+        for name in _PARTS:
+            for part, own in zip(self._parts(name), state[name], strict=True):
+                part.restore(own)
+
+    def _parts(self, name: str) -> Sequence[Stateful | HiddenMatrix]:
+        match name:
+            case "nodes":
+                return [node for layer in self.layers for node in layer.nodes]
+            case "populations":  # Layers may share one.
+                return list(
+                    {id(p): p for p in (layer.population for layer in self.layers if layer.draws)}.values()
+                )
+            case "vectors":
+                return [self.input, *self.biases, self.readout, *self.feedback.values()]
+        return self.hidden
 
     def signal(self, output: Tensor, phi: Sequence[Tensor]) -> Tensor:
         """What is differentiated to give g, [R, P, C]: the output, or what stands in for it."""
