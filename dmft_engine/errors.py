@@ -9,6 +9,10 @@ SolveFailure              a solve that cannot go on; solve() turns it into a fai
 
 from __future__ import annotations
 
+import errno
+
+import torch
+
 from dmft_schema import JobError
 
 
@@ -40,3 +44,23 @@ class TooFewSamples(SolveFailure):
 
 class OutOfMemory(SolveFailure):
     code = "out_of_memory"
+
+
+_EXHAUSTED = ("can't allocate memory", "cannot allocate memory", "DefaultCPUAllocator", "bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, in any of the spellings of numpy, torch and Linux."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _EXHAUSTED)
+
+
+def out_of_memory(device: str, cause: BaseException) -> JobError:
+    """What a user is told when memory ran out on a device."""
+    return OutOfMemory(
+        f"the solve ran out of memory on {device}: {cause}",
+        "Use fewer method.samples (or a smaller width and ensemble), fewer outputs.kernel_times, or float32.",
+    ).as_job_error()

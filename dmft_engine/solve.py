@@ -7,12 +7,12 @@ import time
 import torch
 
 from dmft_engine.devices import check_room
-from dmft_engine.errors import OutOfMemory, SolveFailure
+from dmft_engine.errors import SolveFailure, is_out_of_memory, out_of_memory
 from dmft_engine.methods import method_for
 from dmft_engine.problem import Problem
 from dmft_engine.record.solution import Result, assemble
 from dmft_engine.training.reporter import Cancelled, OnProgress, Reporter, ShouldStop
-from dmft_schema import JobError, JobStatus
+from dmft_schema import JobStatus
 from dmft_schema.memory import Demand
 
 
@@ -46,14 +46,9 @@ def solve(
         status = JobStatus.CANCELLED
     except SolveFailure as failure:
         status, error = JobStatus.FAILED, failure.as_job_error()
-    except (torch.OutOfMemoryError, MemoryError) as exhausted:
-        status, error = JobStatus.FAILED, _out_of_memory(device, exhausted)
+    except (RuntimeError, MemoryError, OSError) as exhausted:
+        if not is_out_of_memory(exhausted):
+            raise
+        status, error = JobStatus.FAILED, out_of_memory(device, exhausted)
     wall = time.perf_counter() - started
     return assemble(problem, method.solution(), status, error, device, wall)
-
-
-def _out_of_memory(device: str, cause: BaseException) -> JobError:
-    return OutOfMemory(
-        f"the solve ran out of memory on {device}: {cause}",
-        "Use fewer method.samples (or a smaller width and ensemble), fewer outputs.kernel_times, or float32.",
-    ).as_job_error()

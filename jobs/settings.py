@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         30.0, gt=0, description="A running job whose worker is silent this long is run again."
     )
+    stall_seconds: float = Field(
+        3600.0, ge=0, description="A solve without a sign of life this long ends as `stalled`; 0 means never."
+    )
     max_attempts: int = Field(3, ge=1, description="Times a job is started before it counts as failed.")
     max_running_per_user: int = Field(4, ge=1, description="Jobs of one user that run at a time.")
     max_queued_per_user: int = Field(1000, ge=1, description="Jobs of one user that may wait.")

@@ -12,6 +12,9 @@ from pydantic import BaseModel
 
 from dmft_schema import JobError, JobStatus, Progress, SolveRequest
 
+UNREADABLE_COMMAND = 65
+"""Exit code of a solver process that cannot read what it is told (EX_DATAERR of sysexits.h)."""
+
 
 class SolveCommand(BaseModel):
     """Solve `request` and write result.json and result.npz into `folder`."""
@@ -25,12 +28,14 @@ class SolveCommand(BaseModel):
 
 
 class Message(BaseModel):
-    """From the solver: exactly one field is set."""
+    """From the solver: exactly one of ready, progress and done is set."""
 
     ready: bool = False
     progress: Progress | None = None
     done: JobStatus | None = None
     error: JobError | None = None
+    spent: bool = False
+    """With `done`: this process should not take another job."""
 
 
 STORAGE_FULL = JobError(

@@ -12,12 +12,20 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from pydantic import ValidationError
+
 from jobs.embedded_redis import die_with_parent
-from worker.protocol import Message, SolveCommand
+from worker.protocol import UNREADABLE_COMMAND, Message, SolveCommand
 
 logger = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "worker.solver_process")
+
+
+# Waiting threads sleep rather than spin: spinning takes the cores from whoever else computes there.
+# Read by OpenMP when torch is imported, so they have to stand in the environment; the operator's win.
+_PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+_LAST_SECONDS = 2.0
 
 
 class SolverDied(Exception):
@@ -36,6 +44,7 @@ class SolverProcess:
             start_new_session=True,
             preexec_fn=die_with_parent,
             text=True,
+            env=_PATIENT | os.environ,
         )
         os.close(write_end)
         self._messages: queue.Queue[Message | None] = queue.Queue()
@@ -52,7 +61,11 @@ class SolverProcess:
     def _listen(self, read_end: int) -> None:
         with open(read_end) as pipe:
             for line in pipe:
-                self._messages.put(Message.model_validate_json(line))
+                try:
+                    self._messages.put(Message.model_validate_json(line))
+                except ValidationError:
+                    logger.exception("solver %s said what cannot be read", self.pid)
+                    break
         self._messages.put(None)
 
     def solve(self, command: SolveCommand) -> None:
@@ -76,7 +89,7 @@ class SolverProcess:
         """The next message; None if none comes in time.
 
         Raises:
-            SolverDied: the process has ended.
+            SolverDied: the process has ended, or can no longer be heard.
         """
         try:
             message = self._messages.get(timeout=max(timeout, 0.0))
@@ -88,7 +101,15 @@ class SolverProcess:
         return message
 
     def _epitaph(self) -> str:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_LAST_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "the solver process lives, but can no longer be heard"
+        if code == UNREADABLE_COMMAND:
+            return (
+                "the solver process could not read its command (was the service upgraded under a "
+                "running worker? Restarting the worker helps)"
+            )
         if code < 0:
             return f"the solver process was killed by {signal.Signals(-code).name}"
         return f"the solver process ended with exit code {code}"

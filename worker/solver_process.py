@@ -14,15 +14,18 @@ from typing import IO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from dmft_engine import Problem, Result, solve
+from dmft_engine.errors import OutOfMemory, is_out_of_memory, out_of_memory
 from dmft_schema import Data, InputData, JobError, JobStatus, KernelData, Progress, ResultDocument
+from dmft_schema.refusal import field_errors, in_one_line
 from jobs import storage
 from jobs.artifacts import RESULT_JSON, RESULT_NPZ
-from worker.protocol import STORAGE_FULL, Message, SolveCommand
+from worker.protocol import STORAGE_FULL, UNREADABLE_COMMAND, Message, SolveCommand
 
 _PROGRESS_SECONDS = 0.1
+_MOST_FIELDS = 5
 
 
 class Solver:
@@ -46,17 +49,26 @@ class Solver:
             self._solve(command)
 
     def _listen(self) -> None:
-        for line in self._commands:
-            content = json.loads(line)
-            if content.get("stop"):
-                self._stop.set()
-                continue
-            with self._wake:
-                self._stop.clear()
-                self._next.append(SolveCommand.model_validate(content))
-                self._wake.notify()
+        try:
+            for line in self._commands:
+                self._obey(line)
+        except Exception:
+            # Deaf, this process would only look as if it worked: its end has the job run again.
+            traceback.print_exc()
+            os._exit(UNREADABLE_COMMAND)
         # The supervisor is gone: whatever is computed has nobody to go to.
         os._exit(0)
+
+    def _obey(self, line: str) -> None:
+        content = json.loads(line)
+        if content.get("stop"):
+            self._stop.set()
+            return
+        command = SolveCommand.model_validate(content)
+        with self._wake:
+            self._stop.clear()
+            self._next.append(command)
+            self._wake.notify()
 
     def _say(self, message: Message) -> None:
         self._messages.write(message.model_dump_json(exclude_defaults=True) + "\n")
@@ -71,15 +83,19 @@ class Solver:
                 return
             problem = Problem.from_request(command.request, _dataset(command.dataset))
             result = solve(problem, self._progress(), self._stop.is_set, command.device)
-            _write(result, Path(command.folder), command)
-            self._say(Message(done=result.status, error=result.error))
+            error = _write(result, Path(command.folder), command)
+            if error is None:
+                self._say(Message(done=result.status, error=result.error, spent=_ran_out(result.error)))
+            else:
+                self._say(Message(done=JobStatus.FAILED, error=error))
         except Exception as bug:
             # A supervisor must hear of everything, or the job would look as if it ran for ever.
             if storage.is_full(bug):
-                self._say(Message(done=JobStatus.FAILED, error=STORAGE_FULL))
+                self._say(Message(done=JobStatus.FAILED, error=STORAGE_FULL, spent=True))
                 return
             traceback.print_exc()
-            self._say(Message(done=JobStatus.FAILED, error=_internal(bug)))
+            error = out_of_memory(command.device, bug) if is_out_of_memory(bug) else _internal(bug)
+            self._say(Message(done=JobStatus.FAILED, error=error, spent=True))
 
     def _progress(self):  # type: ignore[no-untyped-def]
         last = 0.0
@@ -120,12 +136,35 @@ def _dataset(path: str | None) -> KernelData | InputData | None:
     return data
 
 
-def _write(result: Result, folder: Path, command: SolveCommand) -> None:
-    document = result.document()
-    document.manifest["request"] = command.request.model_dump(mode="json")
+def _ran_out(error: JobError | None) -> bool:
+    return error is not None and error.code == OutOfMemory.code
+
+
+def _write(result: Result, folder: Path, command: SolveCommand) -> JobError | None:
+    """Write the result's files; none if the schema refuses it, for then nobody could open them.
+
+    Returns what the job failed by: the engine's own error, if it had one, says more than the refusal.
+    """
+    try:
+        document = result.document()
+        document.manifest["request"] = command.request.model_dump(mode="json")
+        text = document.model_dump_json()
+        ResultDocument.model_validate_json(text)
+    except ValidationError as refusal:
+        return result.error or _refused(refusal)
     with open(folder / RESULT_NPZ, "wb") as stream:
         np.savez(stream, allow_pickle=False, **result.arrays, document=_embedded(document))
-    (folder / RESULT_JSON).write_text(document.model_dump_json())
+    (folder / RESULT_JSON).write_text(text)
+    return None
+
+
+def _refused(refusal: ValidationError) -> JobError:
+    fields = in_one_line(field_errors(refusal.errors()[:_MOST_FIELDS]))
+    return JobError(
+        code="result_refused",
+        message=f"the result is not one that the service may give out: {fields}",
+        advice="Usually numbers out of the precision's range: use float64, or rescale the data.",
+    )
 
 
 def _embedded(document: ResultDocument) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _PUBLISH_SECONDS = 0.25
 _STOP_GRACE_SECONDS = 10.0
 _REDIS_RETRY_SECONDS = 0.5
+_LOOK_SECONDS = 0.01
 
 
 class Supervisor:
@@ -46,16 +47,26 @@ class Supervisor:
         self._worker = worker
         self.draining = threading.Event()
 
-    def work(self) -> int:
-        """See jobs through until there is none to take. Returns how many there were."""
+    def work(self, linger: float = 0.0) -> int:
+        """See jobs through until there is none to take. Returns how many there were.
+
+        Args:
+            linger: seconds to go on looking after a job has ended: the next of a user who sends one
+                after another need not wait for a ticket to travel.
+        """
         count = 0
+        until = 0.0
         while not self.draining.is_set():
             claim = self._store.claim(self._worker)
             if claim is None:
-                break
+                if time.monotonic() >= until:
+                    break
+                self.draining.wait(_LOOK_SECONDS)
+                continue
             count += 1
             with logs.about(job_id=claim.id):
                 self._see_through(claim)
+            until = time.monotonic() + linger
         return count
 
     def _see_through(self, claim: Claim) -> None:
@@ -139,12 +150,15 @@ class Supervisor:
         last_beat = time.monotonic()
         progress: Progress | None = None
         stop_deadline: float | None = None
+        last_sign = last_beat
         while True:
             due = last_beat + (_PUBLISH_SECONDS if progress else beat_seconds)
             message = solver.receive(min(due - time.monotonic(), _PUBLISH_SECONDS))
             if message is not None and message.done is not None:
                 self._finish(claim, message, progress, name)
-                return message.done is not JobStatus.FAILED
+                return not message.spent
+            if message is not None:
+                last_sign = time.monotonic()
             if message is not None and message.progress is not None:
                 progress = message.progress
             if self.draining.is_set():
@@ -155,6 +169,10 @@ class Supervisor:
             if stop_deadline is not None and now > stop_deadline:
                 self._artifacts.remove_result(name)
                 self._settle(claim, JobStatus.CANCELLED, None, None)
+                return False
+            if stop_deadline is None and 0 < self._settings.stall_seconds < now - last_sign:
+                self._artifacts.remove_result(name)
+                self._settle(claim, JobStatus.FAILED, _stalled(self._settings.stall_seconds), None)
                 return False
             if now >= due:
                 last_beat = now
@@ -194,3 +212,11 @@ class Supervisor:
                 logger.warning("Redis does not answer; trying again", exc_info=True)
                 if self.draining.wait(_REDIS_RETRY_SECONDS):
                     raise
+
+
+def _stalled(seconds: float) -> JobError:
+    return JobError(
+        code="stalled",
+        message=f"the solver gave no sign of life for {seconds:g} s",
+        advice="Use a smaller problem, or ask the server's operator to raise DMFT_STALL_SECONDS.",
+    )

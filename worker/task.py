@@ -32,6 +32,9 @@ class _Process:
 
 _processes: list[_Process] = []
 
+_LINGER_SECONDS = 1.0
+"""Celery's consumer polls, up to a second apart: who has just finished a job sees the next one sooner."""
+
 
 @signals.setup_logging.connect
 def _log(**_: object) -> None:
@@ -74,4 +77,4 @@ def _stop(**_: object) -> None:
 @app.task(name=TICKET)
 def ticket() -> None:
     """There may be work: see to it."""
-    _processes[0].supervisor.work()
+    _processes[0].supervisor.work(_LINGER_SECONDS)
