@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
+from collections import deque
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 import redis
+from pydantic import ValidationError
 
 from dmft_schema import Event, Job, JobError, JobPage, JobStatus, Progress, SolveRequest
 from jobs import records, storage
@@ -22,6 +25,16 @@ from jobs.errors import (
 from jobs.settings import Settings
 
 WORKERS = "dmft:workers"
+
+_TOMBSTONE_MS = 7 * 86_400_000
+"""How long a deleted job is remembered as deleted, for a delete that is sent again."""
+
+
+def _statuses() -> str:
+    """The statuses as Lua constants: this enum is the one place that spells them."""
+    names = "".join(f"local {status.name} = '{status.value}'\n" for status in JobStatus)
+    final = ", ".join(f"[{status.name}] = true" for status in JobStatus if status.final)
+    return f"{names}local FINAL = {{{final}}}\n"
 
 
 def event_stream(job_id: str) -> str:
@@ -53,13 +66,19 @@ class Claim:
 
 
 class JobStore:
-    """All that is known of jobs. Safe to share between threads and processes."""
+    """All that is known of jobs. Safe to share between threads and processes.
+
+    Every transition may be sent again, by the Redis client or by its caller, and then answers as it did
+    before without happening twice (docs/jobs.md).
+    """
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._redis: Any = client
         self._settings = settings
         folder = resources.files("jobs") / "lua"
-        common = (folder / "common.lua").read_text()
+        common = _statuses() + (folder / "common.lua").read_text()
+        self._beats = itertools.count()
+        self._unheard: deque[str] = deque()
         self._scripts = {
             name: client.register_script(common + (folder / f"{name}.lua").read_text())
             for name in (
@@ -225,7 +244,7 @@ class JobStore:
             JobNotFound: no such job.
             JobNotFinished: it is queued or running.
         """
-        outcome, artifact = self._run("delete", job_id)
+        outcome, artifact = self._run("delete", job_id, _TOMBSTONE_MS)
         if outcome == "unknown":
             raise JobNotFound(job_id)
         if outcome == "unfinished":
@@ -258,17 +277,48 @@ class JobStore:
         """Say that a worker process is gone."""
         self._redis.zrem(WORKERS, worker)
 
+    def anything_waits(self) -> bool:
+        """Whether some job is queued, be it one that nobody may take just now."""
+        return bool(self._redis.exists("dmft:waiting"))
+
     def claim(self, worker: str) -> Claim | None:
         """Take the next job, fairly between users; None if there is nothing to take, or no room
         on disk for a result."""
-        settings = self._settings
-        if storage.shortage_of(settings) is not None:
+        if storage.shortage_of(self._settings) is not None:
             return None
-        taken = self._run("claim", worker, settings.lease_milliseconds, settings.max_running_per_user)
+        while True:
+            heard_before = bool(self._unheard)
+            token = self._unheard.popleft() if heard_before else secrets.token_hex(12)
+            try:
+                claim = self._claim(worker, token)
+                if claim is not None and heard_before:
+                    self.beat(claim)
+            except redis.RedisError:
+                # It may have taken a job: asked again under this token, it answers with that one.
+                self._unheard.append(token)
+                raise
+            except (LeaseLost, _Unreadable):
+                continue
+            if claim is not None or not heard_before:
+                return claim
+
+    def _claim(self, worker: str, token: str) -> Claim | None:
+        """Raises _Unreadable if the job's request is none that this version knows; the job has failed."""
+        settings = self._settings
+        taken = self._run("claim", worker, settings.lease_milliseconds, settings.max_running_per_user, token)
         if not taken:
             return None
         body = self._redis.hget(f"dmft:job:{taken[0]}", "request")
-        return Claim(taken[0], taken[1], SolveRequest.model_validate_json(body))
+        try:
+            return Claim(taken[0], taken[1], SolveRequest.model_validate_json(body or ""))
+        except ValidationError as unknown:
+            error = JobError(
+                code="request_unreadable",
+                message=f"the stored request is not one that this version knows ({unknown.title})",
+                advice="It was stored by another version: submit it again.",
+            )
+            self._finish(taken[0], taken[1], JobStatus.FAILED, error, None)
+            raise _Unreadable from unknown
 
     def beat(self, claim: Claim, progress: Progress | None = None) -> bool:
         """Renew the lease and publish progress. True: the job was asked to stop.
@@ -277,8 +327,9 @@ class JobStore:
             LeaseLost: the job is somebody else's by now.
         """
         text = progress.model_dump_json() if progress else ""
-        answer = self._run("beat", claim.id, claim.epoch, self._settings.lease_milliseconds, text)
-        self._check(answer, claim)
+        lease, number = self._settings.lease_milliseconds, next(self._beats)
+        answer = self._run("beat", claim.id, claim.epoch, lease, text, number)
+        self._check(answer, claim.id, claim.epoch)
         return bool(answer == "cancel")
 
     def finish(
@@ -295,11 +346,14 @@ class JobStore:
         """
         if not status.final:
             raise ValueError(f"{status} is not a final status")
+        self._finish(claim.id, claim.epoch, status, error, artifact)
+
+    def _finish(
+        self, job_id: str, epoch: str, status: JobStatus, error: JobError | None, artifact: str | None
+    ) -> None:
         text = error.model_dump_json() if error else ""
-        answer = self._run(
-            "finish", claim.id, claim.epoch, status.value, text, artifact or "", self._retention
-        )
-        self._check(answer, claim)
+        answer = self._run("finish", job_id, epoch, status.value, text, artifact or "", self._retention)
+        self._check(answer, job_id, epoch)
 
     def attempt_failed(self, claim: Claim, error: JobError) -> JobStatus:
         """The solver died: queue the job again, or fail it with `error` after the last attempt.
@@ -315,7 +369,7 @@ class JobStore:
             self._settings.max_attempts,
             self._retention,
         )
-        self._check(answer, claim)
+        self._check(answer, claim.id, claim.epoch)
         return JobStatus(answer)
 
     def release(self, claim: Claim) -> None:
@@ -324,10 +378,20 @@ class JobStore:
         Raises:
             LeaseLost: the job is somebody else's by now.
         """
-        self._check(self._run("release", claim.id, claim.epoch, self._retention), claim)
+        answer = self._run("release", claim.id, claim.epoch, self._retention)
+        self._check(answer, claim.id, claim.epoch)
 
-    def reap(self) -> Reaped:
-        """Requeue or end jobs whose lease expired, and end retention where it is over."""
+    def owns(self, job_id: str, artifact: str) -> bool:
+        """Whether stored files are the job's result, so that nobody may remove them."""
+        return bool(self._redis.hget(f"dmft:job:{job_id}", "artifact") == artifact)
+
+    def reap(self, last: int = 0) -> Reaped:
+        """Requeue or end jobs whose lease expired, and end retention where it is over.
+
+        Args:
+            last: when the round before was (Reaped.at), 0 if there was none. After a silence between rounds
+                in which no beat can have come, leases start afresh.
+        """
         attempts = self._settings.max_attempts
         error = JobError(
             code="worker_lost",
@@ -335,6 +399,8 @@ class JobStore:
             advice="Look into the worker's log; a solve that exhausts the memory is killed like this. "
             "Use fewer samples, or a smaller width and ensemble.",
         )
+        seconds, micro = self._redis.time()
+        asked = seconds * 1000 + micro // 1000
         expired, waiting, *artifacts = self._run(
             "reap",
             self._redis.info("server")["run_id"],
@@ -342,13 +408,24 @@ class JobStore:
             attempts,
             self._retention,
             error.model_dump_json(),
+            secrets.token_hex(12),
+            asked,
+            last,
         )
-        return Reaped(int(expired), int(waiting), artifacts)
+        return Reaped(int(expired), int(waiting), artifacts, asked)
+
+    def removed(self, artifact: str) -> None:
+        """Files that were to be removed are gone; until then every reap names them again."""
+        self._redis.srem("dmft:discarded", artifact)
 
     @staticmethod
-    def _check(answer: str, claim: Claim) -> None:
+    def _check(answer: str, job_id: str, epoch: str) -> None:
         if answer == "lost":
-            raise LeaseLost(f"job {claim.id}, epoch {claim.epoch}")
+            raise LeaseLost(f"job {job_id}, epoch {epoch}")
+
+
+class _Unreadable(Exception):
+    """A stored request that does not validate."""
 
 
 @dataclass(frozen=True)
@@ -359,8 +436,10 @@ class Reaped:
         expired: jobs whose worker had fallen silent.
         waiting: jobs queued now.
         artifacts: files to remove.
+        at: when it was, in milliseconds on the clock of Redis.
     """
 
     expired: int
     waiting: int
     artifacts: list[str]
+    at: int

@@ -36,6 +36,7 @@ class Reaper(threading.Thread):
         self._client = client
         self._interval = settings.lease_seconds / 4
         self._worker = worker
+        self._last = 0
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -49,11 +50,13 @@ class Reaper(threading.Thread):
     def round(self) -> None:
         """One round."""
         self._store.announce(self._worker)
-        reaped = self._store.reap()
+        reaped = self._store.reap(self._last)
+        self._last = reaped.at
         if reaped.expired:
             logger.warning("%d jobs had lost their worker", reaped.expired)
         for name in reaped.artifacts:
             self._artifacts.remove_result(name)
+            self._store.removed(name)
         self._artifacts.sweep()
         if reaped.waiting:
             tickets.top_up(self._app, self._client, reaped.waiting)

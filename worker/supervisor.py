@@ -59,15 +59,22 @@ class Supervisor:
         while not self.draining.is_set():
             claim = self._store.claim(self._worker)
             if claim is None:
-                if time.monotonic() >= until:
+                if not self._wait_for_more(until):
                     break
-                self.draining.wait(_LOOK_SECONDS)
                 continue
             count += 1
             with logs.about(job_id=claim.id):
                 self._see_through(claim)
             until = time.monotonic() + linger
         return count
+
+    def _wait_for_more(self, until: float) -> bool:
+        """Wait for a job to be queued, up to a time. Whether there may be one."""
+        while not self.draining.is_set() and time.monotonic() < until:
+            self.draining.wait(_LOOK_SECONDS)
+            if self._store.anything_waits():
+                return True
+        return False
 
     def _see_through(self, claim: Claim) -> None:
         try:
@@ -131,13 +138,18 @@ class Supervisor:
             )
             self._until_redis_answers(lambda: self._store.attempt_failed(claim, error))
         except LeaseLost:
-            self._artifacts.remove_result(name)
+            self._until_redis_answers(lambda: self._remove_unless_accepted(claim, name))
             raise
         finally:
             if healthy:
                 self._pool.give_back(solver)
             else:
                 solver.kill()
+
+    def _remove_unless_accepted(self, claim: Claim, name: str) -> None:
+        """What the record names as the job's result is never removed, whatever was heard of it."""
+        if not self._store.owns(claim.id, name):
+            self._artifacts.remove_result(name)
 
     def _dataset(self, claim: Claim) -> str | None:
         if not isinstance(claim.request.data, UploadedData):

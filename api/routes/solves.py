@@ -134,6 +134,7 @@ def delete(job_id: str, services: ServicesDep, caller: CurrentUser) -> None:
     unused = services.store.delete(job_id)
     if unused:
         services.artifacts.remove_result(unused)
+        services.store.removed(unused)
 
 
 @router.get(

@@ -2,14 +2,14 @@
 local id = ARGV[1]
 local job = redis.call('HMGET', job_key(id), 'status', 'owner', 'cancel_requested')
 if not job[1] then return false end
-if job[1] == 'queued' then
+if job[1] == QUEUED then
   dequeue(id, job[2])
   redis.call('HSET', job_key(id), 'cancel_requested', 1)
-  settle(id, 'cancelled', '', '', tonumber(ARGV[2]))
-  return 'cancelled'
+  settle(id, CANCELLED, '', '', tonumber(ARGV[2]))
+  return CANCELLED
 end
-if job[1] == 'running' and job[3] ~= '1' then
+if job[1] == RUNNING and job[3] ~= '1' then
   redis.call('HSET', job_key(id), 'cancel_requested', 1)
-  event(id, 'status', cjson.encode({status = 'running', cancel_requested = true}))
+  event(id, 'status', cjson.encode({status = RUNNING, cancel_requested = true}))
 end
 return job[1]

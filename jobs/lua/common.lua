@@ -35,11 +35,31 @@ local function stop_running(id)
   redis.call('SREM', 'dmft:running:' .. redis.call('HGET', job_key(id), 'owner'), id)
 end
 
-local function requeue(id)
+-- A call may come again: a client that heard no answer sends it again, and one sent twice may arrive in
+-- either order. `call` names what was asked for; the record keeps what ended each attempt and the answer.
+local REPEATED_MS = 120000
+
+local function claim_key(token) return 'dmft:claim:' .. token end
+
+local function end_attempt(id, epoch, call, answer)
   stop_running(id)
-  redis.call('HSET', job_key(id), 'status', 'queued', 'progress', '')
+  redis.call('HSET', job_key(id), 'ended:' .. epoch, cjson.encode({call = call, answer = answer}))
+  local token = redis.call('HGET', job_key(id), 'claim')
+  if token then redis.call('PEXPIRE', claim_key(token), REPEATED_MS) end
+end
+
+-- The answer to a holder whose attempt has ended: the one it had if it asked for this end, else lost.
+local function answered(id, epoch, call)
+  local kept = redis.call('HGET', job_key(id), 'ended:' .. epoch)
+  local ended = kept and cjson.decode(kept)
+  if ended and ended.call == call then return ended.answer end
+  return 'lost'
+end
+
+local function requeue(id)
+  redis.call('HSET', job_key(id), 'status', QUEUED, 'progress', '')
   enqueue(id)
-  status_event(id, 'queued')
+  status_event(id, QUEUED)
 end
 
 -- A final status: never left again. `artifact` names the stored files, '' when there are none.
@@ -48,7 +68,7 @@ local function settle(id, status, err, artifact, retention)
     'artifact', artifact, 'expires_at', now + retention)
   redis.call('ZADD', 'dmft:expiring', now + retention, id)
   if artifact ~= '' then redis.call('SADD', 'dmft:refs:' .. artifact, id) end
-  if status == 'succeeded' then
+  if status == SUCCEEDED then
     redis.call('SET', 'dmft:done:' .. redis.call('HGET', job_key(id), 'request_hash'), id)
   end
   status_event(id, status)
@@ -57,22 +77,25 @@ end
 -- Whether `epoch` still holds the job; a stale holder must not touch it.
 local function holds(id, epoch)
   local job = redis.call('HMGET', job_key(id), 'status', 'epoch')
-  return job[1] == 'running' and job[2] == epoch
+  return job[1] == RUNNING and job[2] == epoch
 end
 
--- Ends a running attempt that produced nothing: another try, or the end.
-local function attempt_failed(id, err, max_attempts, retention)
+-- Ends a running attempt that produced nothing: another try, or the end. Returns the new status.
+local function attempt_failed(id, epoch, call, err, max_attempts, retention)
   local job = redis.call('HMGET', job_key(id), 'attempts', 'cancel_requested')
+  local status = FAILED
   if job[2] == '1' then
-    stop_running(id)
-    settle(id, 'cancelled', '', '', retention)
+    status, err = CANCELLED, ''
   elseif tonumber(job[1]) < max_attempts then
-    requeue(id)
-  else
-    stop_running(id)
-    settle(id, 'failed', err, '', retention)
+    status = QUEUED
   end
+  end_attempt(id, epoch, call, status)
+  if status == QUEUED then requeue(id) else settle(id, status, err, '', retention) end
+  return status
 end
+
+-- Files that nothing refers to stay in this set until somebody says that they are removed.
+local function discard(name) redis.call('SADD', 'dmft:discarded', name) end
 
 -- Drops a job's hold on its files; returns their name once nothing else holds them.
 local function unref(id)
@@ -86,5 +109,28 @@ local function unref(id)
     if heir then redis.call('SET', done, heir) else redis.call('DEL', done) end
   end
   if heir then return '' end
+  discard(artifact)
   return artifact
+end
+
+-- A few words that outlive a job for a while: whose it was, why it went, and what its last calls answered.
+local function tombstone_key(id) return 'dmft:gone:' .. id end
+
+local function tombstone(id)
+  local kept = redis.call('GET', tombstone_key(id))
+  return kept and cjson.decode(kept)
+end
+
+-- Removes a finished job with all that belongs to it. Returns the files that nothing refers to any more, or ''.
+local function forget(id, why, lasts)
+  redis.call('ZREM', 'dmft:expiring', id)
+  local job = redis.call('HMGET', job_key(id), 'owner', 'outcome')
+  if not job[1] then return '' end
+  local files = unref(id)
+  redis.call('ZREM', 'dmft:jobs', id)
+  redis.call('ZREM', 'dmft:jobs:' .. job[1], id)
+  redis.call('DEL', job_key(id), 'dmft:events:' .. id)
+  redis.call('SET', tombstone_key(id), cjson.encode({
+    owner = job[1], outcome = job[2] or 'created', why = why, at = now, files = files}), 'PX', lasts)
+  return files
 end

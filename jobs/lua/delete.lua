@@ -1,11 +1,10 @@
--- ARGV: id. Returns {outcome, files to remove or ''}: deleted, unfinished or unknown.
+-- ARGV: id, ms that its tombstone lasts. Returns {outcome, files to remove or ''}: deleted, unfinished or unknown.
 local id = ARGV[1]
-local job = redis.call('HMGET', job_key(id), 'status', 'owner')
-if not job[1] then return {'unknown', ''} end
-if job[1] == 'queued' or job[1] == 'running' then return {'unfinished', ''} end
-local artifact = unref(id)
-redis.call('ZREM', 'dmft:jobs', id)
-redis.call('ZREM', 'dmft:jobs:' .. job[2], id)
-redis.call('ZREM', 'dmft:expiring', id)
-redis.call('DEL', job_key(id), 'dmft:events:' .. id)
-return {'deleted', artifact}
+local status = redis.call('HGET', job_key(id), 'status')
+if not status then
+  local grave = tombstone(id)
+  if grave and grave.why == 'deleted' then return {'deleted', grave.files} end
+  return {'unknown', ''}
+end
+if not FINAL[status] then return {'unfinished', ''} end
+return {'deleted', forget(id, 'deleted', tonumber(ARGV[2]))}

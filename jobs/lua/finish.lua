@@ -1,6 +1,7 @@
 -- ARGV: id, epoch, status, error JSON or '', artifact or '', retention ms. Returns ok or lost.
-local id = ARGV[1]
-if not holds(id, ARGV[2]) then return 'lost' end
-stop_running(id)
+local id, epoch = ARGV[1], ARGV[2]
+local call = 'finish:' .. ARGV[3] .. ':' .. ARGV[5] .. ':' .. redis.sha1hex(ARGV[4])
+if not holds(id, epoch) then return answered(id, epoch, call) end
+end_attempt(id, epoch, call, 'ok')
 settle(id, ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]))
 return 'ok'

@@ -1,9 +1,9 @@
 -- The worker drains: back to the queue, the attempt not counted. ARGV: id, epoch, retention ms. Returns ok or lost.
-local id = ARGV[1]
-if not holds(id, ARGV[2]) then return 'lost' end
+local id, epoch = ARGV[1], ARGV[2]
+if not holds(id, epoch) then return answered(id, epoch, 'release') end
+end_attempt(id, epoch, 'release', 'ok')
 if redis.call('HGET', job_key(id), 'cancel_requested') == '1' then
-  stop_running(id)
-  settle(id, 'cancelled', '', '', tonumber(ARGV[3]))
+  settle(id, CANCELLED, '', '', tonumber(ARGV[3]))
   return 'ok'
 end
 redis.call('HINCRBY', job_key(id), 'attempts', -1)

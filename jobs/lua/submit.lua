@@ -1,20 +1,25 @@
 -- ARGV: id, owner, idempotency key or '', body hash, queue limit, retention ms, reuse (1/0), then field, value, ...
 -- Returns {outcome, id}: created, cached, replayed, conflict or full.
 local id, owner, key, body, limit, retention = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+-- The caller made the id, so a record with it, or its tombstone, is this very submission's.
+local outcome = redis.call('HGET', job_key(id), 'outcome')
+local grave = tombstone(id)
+if outcome or grave then return {outcome or grave.outcome, id} end
 local idempotency = 'dmft:idempotency:' .. owner .. ':' .. key
 if key ~= '' then
   local known = redis.call('HMGET', idempotency, 'id', 'body')
-  if known[1] then
+  -- A deleted job leaves its key free.
+  if known[1] and redis.call('EXISTS', job_key(known[1])) == 1 then
     if known[2] == body then return {'replayed', known[1]} end
     return {'conflict', known[1]}
   end
 end
 local fields = {}
 for i = 8, #ARGV do fields[#fields + 1] = ARGV[i] end
-local seq = redis.call('INCR', 'dmft:seq')
-local function create()
+local function create(outcome)
+  local seq = redis.call('INCR', 'dmft:seq')
   redis.call('HSET', job_key(id), 'id', id, 'owner', owner, 'seq', seq, 'created_at', now,
-    'attempts', 0, 'epoch', 0, 'cancel_requested', 0, unpack(fields))
+    'attempts', 0, 'epoch', 0, 'cancel_requested', 0, 'outcome', outcome, unpack(fields))
   redis.call('ZADD', 'dmft:jobs', seq, id)
   redis.call('ZADD', 'dmft:jobs:' .. owner, seq, id)
   if key ~= '' then
@@ -28,16 +33,16 @@ if ARGV[7] == '1' then
   local source = redis.call('GET', 'dmft:done:' .. hash)
   local artifact = source and redis.call('HGET', job_key(source), 'artifact')
   if artifact and artifact ~= '' then
-    create()
+    create('cached')
     redis.call('HSET', job_key(id), 'cached', 1, 'started_at', now,
       'progress', redis.call('HGET', job_key(source), 'progress') or '')
-    settle(id, 'succeeded', '', artifact, retention)
+    settle(id, SUCCEEDED, '', artifact, retention)
     return {'cached', id}
   end
 end
 if redis.call('ZCARD', 'dmft:queue:' .. owner) >= limit then return {'full', ''} end
-create()
-redis.call('HSET', job_key(id), 'status', 'queued')
+create('created')
+redis.call('HSET', job_key(id), 'status', QUEUED)
 enqueue(id)
-status_event(id, 'queued')
+status_event(id, QUEUED)
 return {'created', id}
