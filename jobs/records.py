@@ -1,12 +1,53 @@
-"""Between a job's Redis hash and the contract's Job."""
+"""What the store answers with, and the way from a job's Redis hash to the contract's Job."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dmft_schema import Job, JobError, JobStatus, Progress, SolveRequest
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job, and whether this call created it (False: an idempotent replay)."""
+
+    job: Job
+    created: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job in the hands of one worker. `epoch` fences it off from earlier holders.
+
+    Attributes:
+        id: the job's.
+        epoch: grows with every claim; all that the holder does is checked against it.
+        request: what to solve.
+    """
+
+    id: str
+    epoch: str
+    request: SolveRequest
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """What one round of the reaper found.
+
+    Attributes:
+        expired: jobs whose worker had fallen silent.
+        waiting: jobs queued now.
+        artifacts: files to remove.
+        at: when it was, in milliseconds on the clock of Redis.
+    """
+
+    expired: int
+    waiting: int
+    artifacts: list[str]
+    at: int
 
 
 def digest(text: str) -> str:

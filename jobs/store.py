@@ -6,15 +6,13 @@ import itertools
 import json
 import secrets
 from collections import deque
-from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import redis
 from pydantic import ValidationError
 
 from dmft_schema import Event, Job, JobError, JobPage, JobStatus, Progress, SolveRequest
-from jobs import records, storage
+from jobs import records, scripts, storage
 from jobs.errors import (
     IdempotencyConflict,
     JobNotFinished,
@@ -22,6 +20,7 @@ from jobs.errors import (
     LeaseLost,
     TooManyQueued,
 )
+from jobs.records import Claim, Reaped, Submission
 from jobs.settings import Settings
 
 WORKERS = "dmft:workers"
@@ -30,39 +29,9 @@ _TOMBSTONE_MS = 7 * 86_400_000
 """How long a deleted job is remembered as deleted, for a delete that is sent again."""
 
 
-def _statuses() -> str:
-    """The statuses as Lua constants: this enum is the one place that spells them."""
-    names = "".join(f"local {status.name} = '{status.value}'\n" for status in JobStatus)
-    final = ", ".join(f"[{status.name}] = true" for status in JobStatus if status.final)
-    return f"{names}local FINAL = {{{final}}}\n"
-
-
 def event_stream(job_id: str) -> str:
     """The Redis stream of a job's events; ids of entries are ids of events."""
     return f"dmft:events:{job_id}"
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A job, and whether this call created it (False: an idempotent replay)."""
-
-    job: Job
-    created: bool
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A job in the hands of one worker. `epoch` fences it off from earlier holders.
-
-    Attributes:
-        id: the job's.
-        epoch: grows with every claim; all that the holder does is checked against it.
-        request: what to solve.
-    """
-
-    id: str
-    epoch: str
-    request: SolveRequest
 
 
 class JobStore:
@@ -75,24 +44,9 @@ class JobStore:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._redis: Any = client
         self._settings = settings
-        folder = resources.files("jobs") / "lua"
-        common = _statuses() + (folder / "common.lua").read_text()
+        self._scripts = scripts.load(client)
         self._beats = itertools.count()
         self._unheard: deque[str] = deque()
-        self._scripts = {
-            name: client.register_script(common + (folder / f"{name}.lua").read_text())
-            for name in (
-                "submit",
-                "claim",
-                "beat",
-                "finish",
-                "attempt_failed",
-                "release",
-                "cancel",
-                "delete",
-                "reap",
-            )
-        }
 
     def _run(self, script: str, *arguments: Any) -> Any:
         return self._scripts[script](args=arguments)
@@ -426,20 +380,3 @@ class JobStore:
 
 class _Unreadable(Exception):
     """A stored request that does not validate."""
-
-
-@dataclass(frozen=True)
-class Reaped:
-    """What one round of the reaper found.
-
-    Attributes:
-        expired: jobs whose worker had fallen silent.
-        waiting: jobs queued now.
-        artifacts: files to remove.
-        at: when it was, in milliseconds on the clock of Redis.
-    """
-
-    expired: int
-    waiting: int
-    artifacts: list[str]
-    at: int

@@ -1,0 +1,28 @@
+"""The transitions, as scripts that Redis runs: jobs/lua, one file for each (docs/jobs.md)."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import redis
+
+from dmft_schema import JobStatus
+
+TRANSITIONS = ("submit", "claim", "beat", "finish", "attempt_failed", "release", "cancel", "delete", "reap")
+
+
+def load(client: redis.Redis) -> dict[str, Any]:
+    """Each transition's script, by its name, to be called with `args`."""
+    folder = resources.files("jobs") / "lua"
+    common = _statuses() + (folder / "common.lua").read_text()
+    return {
+        name: client.register_script(common + (folder / f"{name}.lua").read_text()) for name in TRANSITIONS
+    }
+
+
+def _statuses() -> str:
+    """The statuses as Lua constants: this enum is the one place that spells them."""
+    names = "".join(f"local {status.name} = '{status.value}'\n" for status in JobStatus)
+    final = ", ".join(f"[{status.name}] = true" for status in JobStatus if status.final)
+    return f"{names}local FINAL = {{{final}}}\n"
