@@ -54,7 +54,8 @@ def test_a_solve_from_request_to_result(client: Client, tmp_path: Path) -> None:
 
 def test_the_example_of_the_readme(server: Server, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Pasted, it prints what the README says that it prints, ids and the last digits aside (rounding in
-    float32 depends on the machine and its threads, and decides which directions join)."""
+    float32 depends on the machine and its threads, and decides which directions join). A worker that has just
+    ended another solve may have begun this one before it is printed."""
     monkeypatch.setenv("DMFT_DATA_DIR", str(server.data_dir))
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     code, rest = readme.split("<!-- example -->\n```python\n")[1].split("```\n", 1)
@@ -65,6 +66,7 @@ def test_the_example_of_the_readme(server: Server, monkeypatch: pytest.MonkeyPat
     printed = capsys.readouterr().out.splitlines()
     number = re.compile(r"\d+\.\d+")
     for got, promised in zip(printed, expected, strict=True):
+        got = got.replace(" running>", " queued>") if promised.endswith(" queued>") else got
         texts = [" ".join(number.sub("#", re.sub(r"s_\w+", "ID", line)).split()) for line in (got, promised)]
         assert texts[0] == texts[1]
         numbers = [[float(n) for n in number.findall(line)] for line in (got, promised)]
