@@ -5,6 +5,9 @@ SolveFailure              a solve that cannot go on; solve() turns it into a fai
   Diverged                the trajectory left the finite numbers, or is on its way there
   TooFewSamples           training visits more directions than the sampled neurons can tell apart
   OutOfMemory             the device's memory is exhausted
+  TooLittlePrecision      updates are lost in the rounding even of float64
+  NotPositive             what should be a covariance is none
+NotFinite                 numbers have left their dtype; solve() turns it into Diverged
 """
 
 from __future__ import annotations
@@ -44,6 +47,26 @@ class TooFewSamples(SolveFailure):
 
 class OutOfMemory(SolveFailure):
     code = "out_of_memory"
+
+
+class TooLittlePrecision(SolveFailure):
+    code = "too_little_precision"
+
+
+class NotPositive(SolveFailure):
+    """A factorisation of something that should be positive semidefinite, and is not within its rounding."""
+
+    code = "not_positive"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            f"a covariance of {size} fields has become negative: its estimate does not hold together",
+            "Raise method.samples or method.damping, or lower training.learning_rate.",
+        )
+
+
+class NotFinite(Exception):
+    """A field or kernel has left the numbers that its dtype holds, or can square."""
 
 
 _EXHAUSTED = ("can't allocate memory", "cannot allocate memory", "DefaultCPUAllocator", "bad_alloc")

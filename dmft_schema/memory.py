@@ -282,6 +282,8 @@ def _coarser(d: Demand) -> Iterator[tuple[str, Demand]]:
     if d.kind == "dense" and d.samples:
         width = d.samples // d.replicas
         for part in (2, 4, 8):
+            if width < part:
+                break
             yield f"method.width {width // part}", replace(d, samples=width // part * d.replicas)
     if d.kind in ("revealing", "perturbation", "alternating"):
         samples = d.samples and 2 * d.samples // d.replicas

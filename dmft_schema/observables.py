@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,7 +19,8 @@ def alignment(first: NDArray, second: NDArray) -> float:
     """
     if first.shape != second.shape:
         raise ValueError(f"alignment needs kernels of one shape; got {first.shape} and {second.shape}")
-    return float(np.vdot(first, second) / (np.linalg.norm(first) * np.linalg.norm(second)))
+    one, other = _unit(first), _unit(second)
+    return float(np.vdot(one, other) / (np.linalg.norm(one) * np.linalg.norm(other)))
 
 
 def kernel_target_alignment(kernel: NDArray, targets: NDArray) -> float:
@@ -34,7 +36,8 @@ def kernel_target_alignment(kernel: NDArray, targets: NDArray) -> float:
 
 def effective_dimension(kernel: NDArray) -> float:
     """(tr K)^2 / tr K^2 of a kernel [P, P]: 1 if it has rank one, P if it is the identity."""
-    return float(np.trace(kernel) ** 2 / np.vdot(kernel, kernel))
+    scaled = _unit(kernel)
+    return float(np.trace(scaled) ** 2 / np.vdot(scaled, scaled))
 
 
 def kernel_movement(arrays: Mapping[str, NDArray], depth: int) -> list[float] | None:
@@ -46,7 +49,29 @@ def kernel_movement(arrays: Mapping[str, NDArray], depth: int) -> list[float] | 
         return None
     movement = []
     for layer in range(1, depth + 1):
-        start = kernel_slice(arrays, "phi", layer, 0)
+        start = kernel_slice(arrays, "phi", layer, 0).astype(np.float64)
         change = kernel_slice(arrays, "phi", layer, -1) - start
+        scale = _scale(start)
+        start, change = start / scale, change / scale
         movement.append(float(np.linalg.norm(change) / np.linalg.norm(start)))
     return movement
+
+
+def _scale(kernel: NDArray) -> float:
+    """Largest entry, or 1 of a kernel that is zero."""
+    return float(np.abs(kernel).max(initial=0.0)) or 1.0
+
+
+def _unit(kernel: NDArray) -> NDArray:
+    """In float64 with a largest entry of 1, so that squares neither overflow nor vanish."""
+    return kernel.astype(np.float64) / _scale(kernel)
+
+
+def finite(value: float) -> float | None:
+    """The value, or None if it is not a finite number, as of a kernel that is zero."""
+    return value if math.isfinite(value) else None
+
+
+def all_finite(values: list[float] | None) -> list[float] | None:
+    """The values, or None if one of them is not a finite number."""
+    return values if values is not None and all(map(math.isfinite, values)) else None

@@ -40,6 +40,9 @@ class Diagnostics(_Open):
     truncation_error: float | None = Field(
         None, description="Largest entry of loss_truncation_error over the trajectory."
     )
+    rounding_error: float | None = Field(
+        None, description="Largest entry of loss_rounding_error over the trajectory."
+    )
     kernel_error: float | None = Field(
         None,
         description="Estimated largest error of an entry of the kernels at initialisation, from rounding and "
@@ -47,7 +50,11 @@ class Diagnostics(_Open):
     )
     wall_seconds: float
     device: str
-    dtype: str
+    dtype: str = Field(description="As asked for; arrays are written in it.")
+    computed_in: str | None = Field(
+        None,
+        description="Dtype of the computation: float64 where float32 would lose small updates.",
+    )
     seed: int | None = None
     converged: bool | None = Field(
         None, description="Whether the iteration of `alternating` reached its tolerance; null for others."
@@ -71,11 +78,15 @@ class ResultDocument(_Open):
     loss_truncation_error: list[float] | None = Field(
         None, description="[T] estimated bound of the truncation error (theory section 2)."
     )
+    loss_rounding_error: list[float] | None = Field(
+        None, description="[T] estimated error by rounding (theory section 2)."
+    )
     predictions: list[Any] = Field(description="[T, P], or [T, P, C] when C > 1.")
     predictions_standard_error: list[Any] | None = None
     test_loss: list[float] | None = None
     test_loss_standard_error: list[float] | None = None
     test_loss_truncation_error: list[float] | None = None
+    test_loss_rounding_error: list[float] | None = None
     test_predictions: list[Any] | None = None
     test_predictions_standard_error: list[Any] | None = None
     summary: Summary

@@ -40,6 +40,8 @@ class Alternating:
         method = self._method
         draws = Draws(method.replicas, method.samples // method.replicas, method.seed)
         self._iteration = Iteration(self._problem, self._device, getattr(torch, method.dtype), draws)
+        for warning in self._warnings():
+            reporter.remark(warning)
         for done in range(1, method.max_iterations + 1):
             before = self._iteration.loss()
             moved = self._iteration.advance(method.damping)
@@ -76,13 +78,18 @@ class Alternating:
             replicas=self._method.replicas,
             seed=self._method.seed,
             converged=self._converged,
-            notes=[] if self._converged else [self._not_converged()],
+            notes=[*self._warnings(), *([] if self._converged else [self._not_converged()])],
             arrays=self._two_time_arrays(self._iteration)
             | {
                 "iteration_kernel_change": np.array(self._kernel_changes),
                 "iteration_loss_change": np.array(self._loss_changes),
             },
         )
+
+    def _warnings(self) -> list[str]:
+        assert self._iteration is not None
+        warning = self._iteration.stability.warning
+        return [warning] if warning else []
 
     def _two_time_arrays(self, iteration: Iteration) -> Arrays:
         """phi and g, and the responses if asked for, between the kernel times."""

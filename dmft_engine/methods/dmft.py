@@ -17,6 +17,7 @@ from dmft_engine.record.solution import Solution
 from dmft_engine.record.trajectory import Trajectory
 from dmft_engine.training.dynamics import train
 from dmft_engine.training.reporter import Reporter
+from dmft_engine.training.rounding import Imprecise, Rounding, in_float64
 from dmft_engine.training.training_run import TrainingRun
 from dmft_engine.weights.initialisation import joint_kernel, revealed_weights
 from dmft_schema import DmftMethod, GradientIndependenceMethod
@@ -47,6 +48,8 @@ class Dmft:
         self._method = problem.method
         self._device = device
         self._dtype = getattr(torch, problem.method.dtype)
+        self._rounding: Rounding | None = None
+        self._notes: list[str] = []
         self._trajectory: Trajectory | None = None
         self._basis_sizes: dict[str, int] = {}
         self._demand = Demand.of(problem, problem.data)
@@ -63,6 +66,12 @@ class Dmft:
         while True:
             try:
                 return self._attempt(reporter)
+            except Imprecise as imprecise:
+                self._dtype, self._demand = torch.float64, replace(self._demand, itemsize=8)
+                self._notes.append(in_float64(imprecise))
+                check_room(replace(self._demand, samples=self._samples), self._device)
+                reporter.restart("begun again in float64")
+                continue
             except Exhausted as full:
                 if self._method.samples is not None or 2 * self._samples > MAX_SAMPLES:
                     raise self._too_few(full.known) from full
@@ -75,6 +84,7 @@ class Dmft:
         samples = self._per_replica(self._samples)
         kernel = joint_kernel(self._problem, self._device).to(self._dtype)
         self._trajectory = Trajectory.empty(self._problem, samples)
+        self._rounding = Rounding(self._problem, exact=method.readout == "exact", dense=False)
         try:
             weights = revealed_weights(
                 self._problem,
@@ -86,7 +96,9 @@ class Dmft:
                 self._device,
                 self._responses,
             )
-            run = TrainingRun(self._problem, weights, self._trajectory, reporter, method.readout, kernel)
+            run = TrainingRun(
+                self._problem, weights, self._trajectory, reporter, method.readout, kernel, self._rounding
+            )
             train(run)
         finally:
             # Only the trajectory is kept: the weights' bases are the bulk of the memory.
@@ -115,6 +127,10 @@ class Dmft:
         if self._trajectory is None or not self._trajectory.predictions:
             return None
         solution = self._trajectory.solution(self._problem)
+        assert self._rounding is not None
+        solution.rounding = np.array(self._rounding.errors[: len(self._trajectory.predictions)])
+        solution.computed_in = str(self._dtype).removeprefix("torch.")
+        solution.notes = [*self._notes, *solution.notes]
         # [T, matrices, 2] -> [T]
         dropped = np.array(self._trajectory.dropped).reshape(len(self._trajectory.dropped), -1)
         slowed = (DELAY_PER_DROPPED * dropped + DELAY_PER_DROPPED_SQUARED * dropped**2).sum(axis=1)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dmft_engine.factorisation import pivoted_factor
 from dmft_engine.model.losses import LOSSES
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
-from dmft_engine.record.kernel_record import factor_of
 from dmft_engine.record.solution import Arrays, Solution
-from dmft_engine.theory.algebraic import LinearTheory
+from dmft_engine.theory.algebraic import GrowingKernel, LinearTheory
 from dmft_engine.training.reporter import Reporter
-from dmft_engine.training.training_run import check_convergent
+from dmft_engine.training.stability import Stability
 from dmft_engine.weights.initialisation import joint_kernel
 from dmft_schema import GradientIndependenceMethod, LinearMethod
 
@@ -37,6 +38,7 @@ class Linear:
         self._theory: LinearTheory | None = None
         self._predictions: list[torch.Tensor] = []
         self._ntk: list[torch.Tensor] = []
+        self._notes: list[str] = []
 
     @property
     def work(self) -> int:
@@ -55,15 +57,20 @@ class Linear:
         )
         self._theory = theory
         f = torch.zeros(len(kernel), problem.data.outputs).to(kernel)
-        initial = 1.0
+        stability = Stability(training)
         for step in range(training.steps):
             correlation = theory.step()
             if self._readout == "exact":
                 # f = <w phi(h^L)> / gamma0
                 f = correlation / gamma0
+            if step == 0:
+                ntk = theory.ntk()[:points, :, :points].transpose(0, 1).transpose(2, 3)
+                stability = Stability.of(training, ntk)
+                self._notes = [stability.warning] if stability.warning else []
+                for note in self._notes:
+                    reporter.remark(note)
             current = float(loss.reported(f[:points], targets))
-            initial = current if step == 0 else initial
-            check_convergent(current, initial, step, training.learning_rate)
+            stability.check(current, step)
             self._predictions.append(f)
             if step in kernel_steps:
                 self._ntk.append(theory.ntk()[:points, :, :points])
@@ -83,21 +90,22 @@ class Linear:
         steps = np.array([step for step in problem.kernel_steps if step < reached])
         points, wanted = problem.data.points, problem.outputs.kernels
 
-        def phi(kernel: NDArray) -> NDArray:
-            factor = _factor(kernel, len(self._predictions[0]), steps)
+        def phi(kernel: GrowingKernel) -> NDArray:
+            factor = _factor(kernel.all.cpu().numpy(), len(self._predictions[0]), steps)
             return factor[None, :, :points, None]
 
-        def g(kernel: NDArray) -> NDArray:
-            factor = _factor(kernel, problem.data.outputs, steps)[None, :, None]
+        def g(kernel: GrowingKernel) -> NDArray:
+            factor = _factor(kernel.all.cpu().numpy(), problem.data.outputs, steps)[None, :, None]
             return np.broadcast_to(factor, (1, len(steps), points, *factor.shape[3:]))
 
         return Solution(
             predictions=torch.stack(self._predictions)[None].cpu().numpy(),
             kernel_steps=steps.tolist(),
-            phi=[phi(layer.h.all.cpu().numpy()) for layer in layers] if "phi" in wanted else [],
-            g=[g(layer.g.all.cpu().numpy()) for layer in layers] if "g" in wanted else [],
+            phi=[partial(phi, layer.h) for layer in layers] if "phi" in wanted else [],
+            g=[partial(g, layer.g) for layer in layers] if "g" in wanted else [],
             ntk=torch.stack(self._ntk).cpu().numpy() if self._ntk else None,
             arrays=self._responses_at(steps) if problem.outputs.responses else {},
+            notes=list(self._notes),
         )
 
     def _responses_at(self, steps: NDArray) -> Arrays:
@@ -122,4 +130,4 @@ class Linear:
 def _factor(kernel: NDArray, size: int, steps: NDArray) -> NDArray:
     """[K, size, k] of a kernel [T size, T size] at the given steps."""
     rows = (steps[:, None] * size + np.arange(size)).ravel()
-    return factor_of(kernel[np.ix_(rows, rows)], FACTOR_ERROR).reshape(len(steps), size, -1)
+    return pivoted_factor(kernel[np.ix_(rows, rows)], FACTOR_ERROR).reshape(len(steps), size, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dmft_engine.errors import Diverged, TooFewSamples
@@ -14,7 +15,7 @@ from dmft_engine.problem import Problem
 from dmft_engine.record.solution import Arrays, Solution, standard_error
 from dmft_engine.theory.second_order import BySampling, ClosedForm, SecondOrder
 from dmft_engine.training.reporter import Reporter
-from dmft_engine.training.training_run import check_convergent
+from dmft_engine.training.stability import Stability
 from dmft_schema import PerturbationMethod
 from dmft_schema.support import has_algebraic_theory
 
@@ -64,15 +65,16 @@ class Perturbation:
         recipe = Recipe(problem.training, points)
         at_start = self._lazy.ntk
         f = np.zeros((self._members, *lazy.shape[1:]))
-        initial = 1.0
+        stability = Stability.of(
+            problem.training, torch.from_numpy(at_start[:points, :, :points]).transpose(0, 1).transpose(2, 3)
+        )
         for step in range(len(lazy)):
             ntk = at_start + square * self._second.ntk(step)
             found = [
                 reported_and_errors(problem.training.loss, own[:points], problem.data.targets) for own in f
             ]
             loss = float(np.mean([reported for reported, _ in found]))
-            initial = loss if step == 0 else initial
-            check_convergent(loss, initial, step, problem.training.learning_rate)
+            stability.check(loss, step)
             self._predictions.append(f)
             self._ntk.append(ntk[:, :points, :, :points])
             reporter.step("training", loss)
@@ -106,6 +108,7 @@ class Perturbation:
             replicas=self._method.replicas if sampled else None,
             seed=self._method.seed if sampled else None,
             kernel_error=self._lazy.kernel_error,
+            notes=list(self._lazy.notes),
             arrays=self._two_time_kernels(steps),
         )
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.integrate import LSODA
 
+from dmft_engine.factorisation import kernel_factor
 from dmft_engine.model.activations import ACTIVATIONS
 from dmft_engine.model.fields import Scales
 from dmft_engine.model.losses import LOSSES
@@ -18,8 +19,8 @@ from dmft_engine.problem import Problem
 from dmft_engine.record.solution import Arrays, Solution
 from dmft_engine.theory.gaussian_kernels import InitialKernels, initial_kernels, kernel_error
 from dmft_engine.training.reporter import Reporter
-from dmft_engine.training.training_run import check_convergent
-from dmft_engine.weights.initialisation import joint_kernel, kernel_factor
+from dmft_engine.training.stability import Stability
+from dmft_engine.weights.initialisation import joint_kernel
 
 
 class StaticNtk:
@@ -29,6 +30,7 @@ class StaticNtk:
 
     Attributes:
         kernel_error: estimate for the kernels, relative to sqrt(K_aa K_bb), once it has run.
+        notes: for the diagnostics.
     """
 
     def __init__(self, problem: Problem, device: str) -> None:
@@ -38,6 +40,7 @@ class StaticNtk:
         self._kernels: InitialKernels | None = None
         self._predictions: list[torch.Tensor] = []
         self.kernel_error: float | None = None
+        self.notes: list[str] = []
 
     @property
     def work(self) -> int:
@@ -54,11 +57,13 @@ class StaticNtk:
         to_training = self._kernels.ntk[:, : problem.data.points]
         flows = training.dynamics == "gradient_flow"
         trajectory = self._flow(to_training) if flows else self._descend(to_training)
-        initial = 1.0
+        stability = Stability.of(training, to_training[: problem.data.points])
+        self.notes = [stability.warning] if stability.warning else []
+        for note in self.notes:
+            reporter.remark(note)
         for step, f in enumerate(trajectory):
             current = float(self._loss.reported(f[: problem.data.points], self._targets(f)))
-            initial = current if step == 0 else initial
-            check_convergent(current, initial, step, training.learning_rate)
+            stability.check(current, step)
             self._predictions.append(f)
             reporter.step("training", current)
 
@@ -161,6 +166,7 @@ class StaticNtk:
             ntk=ntk,
             kernel_error=self.kernel_error,
             arrays=arrays,
+            notes=list(self.notes),
         )
 
 

@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dmft_engine.errors import NotFinite
+from dmft_engine.factorisation import eigh
 from dmft_engine.state import State, Stateful
 
 
@@ -57,10 +59,6 @@ RESOLUTION = 100.0
 MOST_ROUNDS = 50
 LEAST_LEFT = 0.1
 """Gram-Schmidt ends with a round that leaves more than this of every unit vector."""
-
-
-class NotFinite(Exception):
-    """A field has left the numbers that its dtype can square."""
 
 
 class Subspace(Stateful):
@@ -229,7 +227,7 @@ def _principal(residual: Tensor, limit: Tensor, most: int) -> tuple[Tensor, Tens
         They, and all squared singular values of the residuals [R, P], largest first.
     """
     # In float64: LAPACK's eigenvectors of float32 matrices of low rank now and then fail to converge.
-    values, vectors = torch.linalg.eigh(_gram(residual).double())
+    values, vectors = eigh(_gram(residual).double())
     values, vectors = values.flip(-1).to(residual.dtype), vectors.flip(-1)
     must = int((values > limit[:, None]).sum(dim=1).max())
     soon = _resolution(values).maximum(SOON * limit).minimum(limit)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from scipy.linalg import lapack
 from torch import Tensor
+
+from dmft_engine.factorisation import principal_axes
+
+MOST_ROTATED = 1024
+"""Width up to which a factor is compressed by its principal axes, which takes less than a second."""
+
+ROWS_AT_A_TIME = 256
+"""Rows of a kernel that are multiplied out between two looks at whether to go on."""
 
 
 class FactoredKernel:
@@ -48,21 +57,8 @@ def mean_factor(factors: np.ndarray) -> np.ndarray:
     return np.moveaxis(factors, 0, -2).reshape(*factors.shape[1:-1], -1) / replicas**0.5
 
 
-def factor_of(kernel: np.ndarray, relative_error: float) -> np.ndarray:
-    """A factor [n, k] of a positive semidefinite kernel [n, n], by Cholesky with pivots.
-
-    Args:
-        kernel: [n, n].
-        relative_error: largest error allowed in an entry, relative to the largest.
-    """
-    lower, pivots, rank, _ = lapack.dpstrf(kernel, tol=relative_error * kernel.diagonal().max(), lower=1)
-    factor = np.empty((len(kernel), max(rank, 1)))
-    factor[pivots - 1] = np.tril(lower)[:, : max(rank, 1)]
-    return factor
-
-
 def compress(factor: np.ndarray, relative_error: float) -> np.ndarray:
-    """A narrower factor [..., k'] of the same kernel.
+    """A narrower factor [..., k'] of the same kernel, of the least width.
 
     Args:
         factor: [..., k], kernel = factor factor^T over the flattened leading axes.
@@ -70,11 +66,81 @@ def compress(factor: np.ndarray, relative_error: float) -> np.ndarray:
             entry), relative to the largest diagonal entry.
     """
     flat = factor.reshape(-1, factor.shape[-1])
-    _, vectors = np.linalg.eigh((flat.T @ flat).astype(np.float64))
-    rotated = flat @ vectors[:, ::-1].astype(factor.dtype)
+    axes = principal_axes((flat.T @ flat).astype(np.float64))
+    rotated = flat @ axes.astype(factor.dtype)
     # Error of dropping columns k'.. in each diagonal entry.
     tail = np.square(rotated[:, ::-1])
     np.cumsum(tail, axis=1, out=tail)
     worst = tail.max(axis=0)[::-1]
     kept = max(1, int((worst > relative_error * worst[0]).sum()))
     return np.ascontiguousarray(rotated[:, :kept]).reshape(*factor.shape[:-1], kept)
+
+
+def _nothing() -> None:
+    pass
+
+
+def dense_or_factor(
+    factor: np.ndarray, relative_error: float, check: Callable[[], None] = _nothing
+) -> tuple[np.ndarray, bool]:
+    """A kernel that is too large to be written densely for its own sake, in the form that is worth its cost.
+
+    A factor no wider than MOST_ROTATED is compressed by its principal axes. Wider ones cost too much for
+    that: they are narrowed by Cholesky with pivots, row by row, as long as that at least halves them. A
+    factor wider than the kernel is multiplied out first, and left so unless it narrows to a quarter.
+
+    Args:
+        factor: [..., k].
+        relative_error: as for `compress`.
+        check: called every moment; may raise to give up.
+
+    Returns:
+        The kernel [..., ...] and True, or a factor [..., k'] and False.
+    """
+    shape, width = factor.shape[:-1], factor.shape[-1]
+    flat = factor.reshape(-1, width)
+    if width <= MOST_ROTATED:
+        return compress(factor, relative_error), False
+    if width < len(flat):
+        narrow = _narrowed(
+            lambda row: flat @ flat[row], np.square(flat).sum(1), width // 2, relative_error, check
+        )
+        return (factor if narrow is None else narrow.reshape(*shape, -1)), False
+    kernel = np.empty((len(flat), len(flat)), factor.dtype)
+    for start in range(0, len(flat), ROWS_AT_A_TIME):
+        check()
+        rows = slice(start, start + ROWS_AT_A_TIME)
+        np.matmul(flat[rows], flat.T, out=kernel[rows])
+    narrow = _narrowed(lambda row: kernel[row], kernel.diagonal(), len(flat) // 4, relative_error, check)
+    if narrow is None:
+        return kernel.reshape(*shape, *shape), True
+    return narrow.reshape(*shape, -1), False
+
+
+def _narrowed(
+    row_of: Callable[[int], np.ndarray],
+    diagonal: np.ndarray,
+    most: int,
+    relative_error: float,
+    check: Callable[[], None],
+) -> np.ndarray | None:
+    """A factor [n, k'] by Cholesky with pivots, k' <= `most`; None if that is too narrow.
+
+    Args:
+        row_of: index -> the row [n] of the kernel.
+        diagonal: [n], of the kernel.
+        most, relative_error, check: see `dense_or_factor`.
+    """
+    left = diagonal.astype(np.float64)
+    limit = relative_error * left.max()
+    columns = np.zeros((most, len(left)), diagonal.dtype)
+    for found in range(most):
+        check()
+        pivot = int(left.argmax())
+        if left[pivot] <= limit:
+            return np.ascontiguousarray(columns[: max(found, 1)].T)
+        column = row_of(pivot) - columns[:found, pivot] @ columns[:found]
+        columns[found] = column / np.sqrt(left[pivot])
+        left -= np.square(columns[found], dtype=np.float64)
+        left[pivot] = 0.0
+    return np.ascontiguousarray(columns.T) if left.max() <= limit else None

@@ -13,11 +13,13 @@ that act alike on the fields, A G and B Phi being the same, the smallest is take
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from dmft_engine.factorisation import pseudo_inverse
 from dmft_engine.model.activations import Activation
 from dmft_engine.model.fields import Fields
 from dmft_engine.weights.matrices import RevealedMatrix
@@ -62,24 +64,26 @@ class ResponseRecord:
         self.g.append(_by_output([d[:, : self.points] for d in ds]))
         self.equal_time.append(equal_time[:, :, : self.points].flatten(1))
 
-    def a(self, steps: list[int]) -> Tensor:
+    def a(self, steps: list[int], check: Callable[[], None]) -> Tensor:
         """A between the given steps, [R, K, P, K, C P]."""
-        return self._solved(self.alpha, self.g, steps)
+        return self._solved(self.alpha, self.g, steps, check)
 
-    def b(self, steps: list[int]) -> Tensor:
+    def b(self, steps: list[int], check: Callable[[], None]) -> Tensor:
         """B between the given steps, [R, K, C P, K, P]."""
         rest = []
         for beta, c, diagonal in zip(self.beta, self.phi, self.equal_time, strict=True):
             direct = diagonal[..., None] * c.repeat(1, diagonal.shape[1] // c.shape[1], 1)
             rest.append(beta - self.sigma * _padded(direct, beta.shape[-1]))
-        response = self._solved(rest, self.phi, steps)
+        response = self._solved(rest, self.phi, steps, check)
         for index, step in enumerate(steps):
             own = self.equal_time[step].unflatten(1, (-1, self.points))
             blocks = response[:, index, :, index].unflatten(1, (-1, self.points))
             blocks.diagonal(dim1=2, dim2=3).copy_(own)
         return response
 
-    def _solved(self, products: list[Tensor], sources: list[Tensor], steps: list[int]) -> Tensor:
+    def _solved(
+        self, products: list[Tensor], sources: list[Tensor], steps: list[int], check: Callable[[], None]
+    ) -> Tensor:
         """The strictly causal response that makes the products from the sources before."""
         width = max(sources[-1].shape[-1], products[-1].shape[-1])
         stacked = torch.stack([_padded(source, width).double() for source in sources], dim=1)
@@ -88,8 +92,9 @@ class ResponseRecord:
         for index, step in enumerate(steps):
             if step == 0:
                 continue
+            check()
             past = stacked[:, :step].flatten(1, 2)
-            inverse = torch.linalg.pinv(past.mT @ past, hermitian=True, rtol=DEPENDENT)
+            inverse = pseudo_inverse(past.mT @ past, DEPENDENT)
             target = _padded(products[step], width).double()
             solved = (target @ inverse @ past.mT).unflatten(2, (step, -1)) / self.sigma
             response[:, index, :, :index] = solved[:, :, steps[:index]]

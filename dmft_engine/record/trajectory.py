@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -39,6 +41,7 @@ class Trajectory:
         dropped: at each step, for each hidden matrix, what its bases left out of phi and of g,
             relative to the longest fields (Subspace.dropped).
         basis_sizes: directions held at the last step.
+        notes: for the diagnostics.
     """
 
     phi: list[FactoredKernel]
@@ -53,17 +56,18 @@ class Trajectory:
     ntk_squares: list[Tensor] = field(default_factory=list)
     dropped: list[list[tuple[float, float]]] = field(default_factory=list)
     basis_sizes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, problem: Problem, samples: int) -> Trajectory:
-        """A trajectory that will keep the kernels which the problem asks for."""
+    def empty(cls, problem: Problem, samples: int, parts: int = 1) -> Trajectory:
+        """A trajectory that will keep the kernels which the problem asks for; one of so many parts."""
         depth, wanted, points = problem.network.depth, problem.outputs.kernels, problem.data.points
         return cls(
             phi=[FactoredKernel(samples) for _ in range(depth)] if "phi" in wanted else [],
             g=[FactoredKernel(samples) for _ in range(depth)] if "g" in wanted else [],
             keep_ntk="ntk" in wanted and problem.training.backward_rule == "backpropagation",
             points=points,
-            fields=FieldRecord(problem.field_steps, problem.outputs.field_neurons, points),
+            fields=FieldRecord(problem.field_steps, problem.outputs.field_neurons, points, merged=parts > 1),
             responses=[ResponseRecord(sigma, points) for sigma in Scales.of(problem.network).weights[1:-1]]
             if problem.outputs.responses
             else [],
@@ -85,6 +89,11 @@ class Trajectory:
             for name, node in (("phi", layer.phi), ("g", layer.g))
         }
 
+    def forget_step(self) -> None:
+        """Take back `record_step`: what belongs to it could not be kept."""
+        self.predictions.pop()
+        self.dropped.pop()
+
     def record_responses(self, activation: Activation, fields: Fields, weights: Weights) -> None:
         """Keep what responses are read off, if they are asked for; at every step."""
         if not self.responses:
@@ -96,9 +105,9 @@ class Trajectory:
 
     def record_kernels(self, step: int, fields: Fields, weights: Weights, input_kernel: Tensor) -> None:
         """Keep what is kept at kernel times only."""
-        self.kernel_steps.append(step)
         if self.phi or self.g:
             weights.complete_coordinates(fields)
+        self.kernel_steps.append(step)
         if self.phi:
             for kernel, layer in zip(self.phi, weights.layers, strict=True):
                 kernel.record([block[:, : self.points] for block in layer.phi.latest])
@@ -114,13 +123,13 @@ class Trajectory:
         """What was recorded, which this trajectory forgets."""
         return self.merge([self], problem)
 
-    def _response_arrays(self, problem: Problem) -> dict[str, NDArray]:
+    def _response_arrays(self, problem: Problem, layer: int, check: Callable[[], None]) -> dict[str, NDArray]:
         """a_{l} [K, P, K, P (, C)] and b_{l} [K, P (, C), K, P], with standard errors."""
         arrays: dict[str, NDArray] = {}
         outputs, steps = problem.data.outputs, self.kernel_steps
-        for layer, record in enumerate(self.responses, start=1):
-            a = record.a(steps).unflatten(4, (outputs, -1)).transpose(4, 5).cpu().numpy()
-            b = record.b(steps).unflatten(2, (outputs, -1)).transpose(2, 3).cpu().numpy()
+        for record in self.responses[layer - 1 : layer]:
+            a = record.a(steps, check).unflatten(4, (outputs, -1)).transpose(4, 5).cpu().numpy()
+            b = record.b(steps, check).unflatten(2, (outputs, -1)).transpose(2, 3).cpu().numpy()
             members = {"a": a[..., 0] if outputs == 1 else a, "b": b[:, :, :, 0] if outputs == 1 else b}
             for name, values in members.items():
                 arrays[f"{name}_{layer}"] = values.mean(0)
@@ -143,8 +152,13 @@ class Trajectory:
             g=_merged([run.g for run in runs]),
             ntk=ntk,
             ntk_standard_error=ntk_error,
-            arrays=runs[0].fields.arrays(problem.data.scalar_output) | runs[0]._response_arrays(problem),
-            notes=[NO_NTK] if ntk is None and "ntk" in problem.outputs.kernels else [],
+            arrays=FieldRecord.arrays([run.fields for run in runs], problem.data.scalar_output),
+            later={
+                f"a_{layer}, b_{layer}": partial(runs[0]._response_arrays, problem, layer)
+                for layer in range(1, len(runs[0].responses) + 1)
+            },
+            notes=[*dict.fromkeys(note for run in runs for note in run.notes)]
+            + ([NO_NTK] if ntk is None and "ntk" in problem.outputs.kernels else []),
         )
 
 

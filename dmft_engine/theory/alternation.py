@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dmft_engine.factorisation import cholesky, kernel_factor
 from dmft_engine.model.activations import ACTIVATIONS
 from dmft_engine.model.fields import Scales
 from dmft_engine.model.losses import LOSSES
@@ -20,12 +21,9 @@ from dmft_engine.populations.sampling import SobolNormals, seed_of
 from dmft_engine.problem import Problem
 from dmft_engine.theory.gaussian_kernels import initial_kernels
 from dmft_engine.theory.single_neuron import Couplings, Moments, sweep
-from dmft_engine.training.training_run import check_convergent
-from dmft_engine.weights.initialisation import joint_kernel, kernel_factor
+from dmft_engine.training.stability import Stability
+from dmft_engine.weights.initialisation import joint_kernel
 from dmft_schema.memory import CHUNK_BYTES
-
-JITTER_OVER_ROUNDING = 10
-"""Added to the diagonal of a covariance before it is factored, over the rounding of its largest entry."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Draws:
         like = (self.replicas, self.samples, (self._seed, layer), torch.float64, "cpu")
         drawn = SobolNormals(*like).draw(skip + width).mT
         if skip + width <= self.samples:
-            root = torch.linalg.cholesky(drawn.mT @ drawn / self.samples)
+            root = cholesky(drawn.mT @ drawn / self.samples)
             drawn = torch.linalg.solve_triangular(root, drawn.mT, upper=False).mT
         return drawn[..., skip:]
 
@@ -99,6 +97,7 @@ class Iteration:
     Attributes:
         layers: order parameters, l = 1..L.
         predictions: f rolled out with their NTK, [R, T, A, C].
+        stability: of gradient descent with the kernel at t = 0.
     """
 
     def __init__(self, problem: Problem, device: str, dtype: torch.dtype, draws: Draws) -> None:
@@ -122,6 +121,7 @@ class Iteration:
         self._targets = torch.tensor(problem.data.targets).to(self._like)
         self.layers: list[Kernels] = []
         self.predictions = self._like
+        self.stability = Stability(problem.training)
         self._weighted = self._like
         self._start()
 
@@ -258,19 +258,10 @@ class Iteration:
             sampled = self._draws.given(layer, taken, factor.shape[1]).to(factor) @ factor.mT
             constant = sampled.repeat(1, 1, self._steps).to(self._like)
             return lambda part: constant[:, part]
-        lower = self._cholesky(covariance.double()).to(self._like)
-        return lambda part: self._draws.normals(layer, kind, part, lower.shape[-1]).to(self._like) @ lower.mT
-
-    def _cholesky(self, covariance: Tensor) -> Tensor:
+        # An average over samples is positive up to its rounding, whose size is known only roughly.
         rounding = torch.finfo(self._like.dtype).eps
-        jitter = JITTER_OVER_ROUNDING * rounding * covariance.amax((1, 2))[:, None]
-        while True:
-            # An average over samples is positive up to its rounding, whose size is known only roughly.
-            covariance.diagonal(dim1=1, dim2=2).add_(jitter)
-            factor, failed = torch.linalg.cholesky_ex(covariance)
-            if not bool(failed.any()):
-                return factor
-            jitter = 10 * jitter
+        lower = cholesky(covariance.double(), rounding).to(self._like)
+        return lambda part: self._draws.normals(layer, kind, part, lower.shape[-1]).to(self._like) @ lower.mT
 
     def ntk(self) -> Tensor:
         """K(t, t) in the order [R, T, C, A, C, A]."""
@@ -300,13 +291,14 @@ class Iteration:
         problem, training, points = self._problem, self._problem.training, self._problem.data.points
         loss, recipe = LOSSES[training.loss], Recipe(training, points)
         ntk = self.ntk()
+        if not self.predictions.numel():
+            at_start = ntk[0, 0][:, :points, :, :points]
+            self.stability = Stability.of(training, at_start)
         f = self._like.new_zeros(self._draws.replicas, self._points, self._outputs)
         predictions, weighted = [], []
-        initial = 1.0
         for step in range(self._steps):
             current = float(loss.reported(f[:, :points], self._targets).mean())
-            initial = current if step == 0 else initial
-            check_convergent(current, initial, step, training.learning_rate)
+            self.stability.check(current, step)
             predictions.append(f)
             errors = torch.zeros_like(f)
             weighting = recipe.weighting(step, f)[:, None]

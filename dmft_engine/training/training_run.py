@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from dmft_engine.errors import Diverged
+from dmft_engine.errors import NotFinite
 from dmft_engine.model.activations import ACTIVATIONS
 from dmft_engine.model.fields import Fields
 from dmft_engine.model.losses import LOSSES
 from dmft_engine.model.networks import ARCHITECTURES, propagate
-from dmft_engine.populations.subspace import NotFinite
 from dmft_engine.problem import Problem
 from dmft_engine.record.trajectory import Trajectory
 from dmft_engine.training.reporter import Reporter
+from dmft_engine.training.rounding import Imprecise, Rounding
+from dmft_engine.training.stability import Stability
 from dmft_engine.weights.parameter import Update
 from dmft_engine.weights.weights import Weights
-
-DIVERGED_LOSS = 1e6
-"""Loss, relative to the loss at t = 0, from which training counts as diverged."""
 
 
 class TrainingRun:
@@ -40,6 +36,7 @@ class TrainingRun:
         reporter: Reporter,
         readout: str,
         input_kernel: Tensor,
+        rounding: Rounding | None = None,
     ) -> None:
         """
         Args:
@@ -49,6 +46,7 @@ class TrainingRun:
             reporter: told of each step.
             readout: exact or ntk (theory section 1).
             input_kernel: [P, P] joint kernel K^x, on the weights' device.
+            rounding: told of each step, if rounding matters to the caller.
         """
         self.problem = problem
         self.weights = weights
@@ -64,7 +62,8 @@ class TrainingRun:
         # With weight decay the output at t = 0 does not stay: there is nothing fixed to subtract.
         self._centred = problem.training.weight_decay == 0
         self._initial_output: Tensor | None = None
-        self._initial_loss = 1.0
+        self._rounding = rounding
+        self._stability = Stability(problem.training)
         self._rolled_out: Tensor | None = None
 
     def fields(self, step: int) -> Fields:
@@ -74,12 +73,27 @@ class TrainingRun:
         try:
             fields = propagate(self._forward, self._activation, self.weights, points)
         except NotFinite:
-            rate = self.problem.training.learning_rate
-            raise diverged(math.inf, self._initial_loss, step, rate) from None
+            raise self._left_the_numbers(step) from None
         if self._initial_output is None:
             self._initial_output = fields.output
             self._rolled_out = None if self._exact else torch.zeros_like(fields.output)
+            self._judge_rate(fields)
         return fields
+
+    def _judge_rate(self, fields: Fields) -> None:
+        """Say beforehand what the kernel at t = 0 has against the learning rate."""
+        points = self.problem.data.points
+        ntk = fields.ntk(self._kernel)[:, :, :points, :, :points].mean(0)
+        self._stability = Stability.of(self.problem.training, ntk)
+        if self._stability.warning:
+            self.trajectory.notes.append(self._stability.warning)
+            self._reporter.remark(self._stability.warning)
+
+    def _left_the_numbers(self, step: int) -> Exception:
+        """What has happened when a field is not finite: divergence, or too small a dtype for the first."""
+        if step == 0 and self._rounding is not None and self._kernel.dtype != torch.float64:
+            return Imprecise("the fields at t = 0 leave the numbers of float32")
+        return self._stability.diverged(step)
 
     @property
     def strength(self) -> float:
@@ -101,17 +115,31 @@ class TrainingRun:
         Raises:
             Diverged: the loss is not finite or has exploded.
             Cancelled: the caller asked to stop.
+            Imprecise, TooLittlePrecision: see Rounding.
         """
-        loss = float(self._loss.reported(f[:, : self.problem.data.points], self._targets).mean())
-        self._initial_loss = loss if step == 0 else self._initial_loss
-        check_convergent(loss, self._initial_loss, step, self.problem.training.learning_rate)
+        at_training = f[:, : self.problem.data.points]
+        loss = float(self._loss.reported(at_training, self._targets).mean())
+        self._stability.check(loss, step)
+        recorded = len(self.trajectory.predictions)
+        try:
+            self._keep(step, fields, f)
+        except NotFinite:
+            if len(self.trajectory.predictions) > recorded:
+                self.trajectory.forget_step()
+            raise self._left_the_numbers(step) from None
+        self._reporter.step("training", loss, max(self.trajectory.basis_sizes.values()))
+
+    def _keep(self, step: int, fields: Fields, f: Tensor) -> None:
+        if self._rounding is not None:
+            (readout,) = self.weights.readout.parameters()
+            errors = self._loss.errors(f[:, : self.problem.data.points], self._targets)
+            self._rounding.observe(step, fields, errors, readout.value)
         self.trajectory.record_step(f, self.weights)
         self.trajectory.record_responses(self._activation, fields, self.weights)
         if step in self._kernel_steps:
             self.trajectory.record_kernels(step, fields, self.weights, self._kernel)
         if self.trajectory.fields.wants(step):
             self.trajectory.fields.record(step, fields)
-        self._reporter.step("training", loss, max(self.trajectory.basis_sizes.values()))
 
     def update(self, fields: Fields, f: Tensor, weighting: Tensor, optimiser: Update) -> None:
         """Move the weights along the gradient.
@@ -128,19 +156,3 @@ class TrainingRun:
             # f(t+1) = f(t) + (eta / P) K(t, t) Delta(t)
             self._rolled_out = f + torch.einsum("rcpdq,rqd->rpc", fields.ntk(self._kernel), errors)
         self.weights.update(fields, self.strength * errors.mT, optimiser)
-
-
-def check_convergent(loss: float, initial: float, step: int, learning_rate: float) -> None:
-    """Raise Diverged if the loss is not finite or has exploded since the start."""
-    if loss <= DIVERGED_LOSS * max(initial, 1.0):  # false for NaN, too
-        return
-    raise diverged(loss, initial, step, learning_rate)
-
-
-def diverged(loss: float, initial: float, step: int, learning_rate: float) -> Diverged:
-    """The error of a training run whose loss has exploded."""
-    return Diverged(
-        f"training diverged at step {step}: the loss is {loss:.3g} (it began at {initial:.3g})",
-        f"Lower training.learning_rate (now {learning_rate:g}), for example to {learning_rate / 4:g}.",
-        step,
-    )

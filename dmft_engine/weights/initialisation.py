@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dmft_engine.factorisation import kernel_factor
 from dmft_engine.model.fields import Scales
 from dmft_engine.model.networks import ARCHITECTURES
 from dmft_engine.populations.node import Layer, Node
@@ -29,13 +30,6 @@ from dmft_engine.weights.weights import Bias, Feedback, InputMatrix, Readout, Re
 
 DENSE_RECORD_TOLERANCE = 1e-3
 """Tolerance of the bases that a dense network's kernels are recorded in."""
-
-
-def kernel_factor(kernel: Tensor) -> Tensor:
-    """X [P, rank] with X X^T = kernel; directions below rounding are left out."""
-    values, vectors = torch.linalg.eigh(kernel)
-    kept = values > len(values) * torch.finfo(kernel.dtype).eps * values[-1]
-    return vectors[:, kept] * values[kept].sqrt()
 
 
 def joint_kernel(problem: Problem, device: str) -> Tensor:

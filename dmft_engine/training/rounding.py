@@ -1,0 +1,146 @@
+"""What rounding does to the predictions of trained weights, estimated as training goes on.
+
+Small updates of large weights drown in rounding in two ways. f = sigma w . phi / (gamma0 N) is the small
+difference of large sums, known to about eps sigma |w| |phi| / (gamma0 sqrt(N)) after one step and to sqrt(t)
+of it after t, as weights are rounded at random. And an update below the last digit of its weight is lost
+altogether, always in the same sense: training seems slower than it is. The infinite-width limit keeps what
+training adds to its hidden matrices apart; its input and readout vectors, and all of a dense network, are
+stored whole.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dmft_engine.errors import NotFinite, TooLittlePrecision
+from dmft_engine.model.fields import Fields
+from dmft_engine.model.recipe import Recipe
+from dmft_engine.problem import Problem
+
+ROUNDING_OF_SUMS = 4.0
+"""Rounding of f in a step, over eps sigma |w| |phi| / (gamma0 sqrt(N)): of all layers' fields."""
+
+ROUNDING_OF_CHANGES = 8.0
+"""Relative rounding of what f gains in a step, over eps."""
+
+SUBSTEPS = 8
+"""Gradient flow is taken to make this many steps between recorded times."""
+
+MOST_RELATIVE = 1e-4
+"""Rounding of f at the end, over the errors that training starts with, above which float64 is needed."""
+
+MOST_LOST = 1e-2
+"""Rounding of weights over their first update: training stalls at that part of its errors."""
+
+
+class Imprecise(Exception):
+    """Updates are too small for float32: the solve is to be done in float64.
+
+    Attributes:
+        why: for the note in the diagnostics.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def in_float64(imprecise: Imprecise) -> str:
+    """What the diagnostics say of a solve that was begun again."""
+    return f"computed in float64: in float32 {imprecise.why}."
+
+
+@dataclass
+class Rounding:
+    """Of one run, with weights that are stored in one dtype.
+
+    Attributes:
+        problem: what is solved.
+        exact: whether f is read off the fields; else rolled out with the NTK.
+        dense: whether hidden matrices are stored whole, with entries of order 1 / sqrt(N).
+        errors: estimated error of f at each recorded step.
+    """
+
+    problem: Problem
+    exact: bool
+    dense: bool
+    errors: list[float] = field(default_factory=list)
+    _lost: float = 0.0
+    _changed: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._recipe = Recipe(self.problem.training, self.problem.data.points)
+
+    def observe(self, step: int, fields: Fields, errors: Tensor, readout: Tensor) -> None:
+        """Take a recorded step into account; in the first, judge whether the dtype will do.
+
+        Args:
+            step: the step.
+            fields: at the current weights.
+            errors: Delta [R, P, C].
+            readout: w [R, C, S].
+
+        Raises:
+            Imprecise: float32 will not do.
+            TooLittlePrecision: float64 will not do.
+        """
+        gamma0, points = self.problem.network.gamma0, errors.shape[1]
+        phi, neurons = fields.phi[-1][:, :points].double(), readout.shape[-1]
+        sigma, eps = fields.scales.weights[-1], torch.finfo(readout.dtype).eps
+        length = float(torch.linalg.vector_norm(readout, dtype=torch.float64)) / readout.numel() ** 0.5
+        activity = float(torch.linalg.vector_norm(phi, dim=-1).amax()) / neurons**0.5
+        # One step of the readout, and what it does to f.
+        update = sigma * gamma0 * self._rate(step) / points * (errors.mT.double() @ phi)
+        relative = float(torch.linalg.vector_norm(update)) / update.numel() ** 0.5 / max(length, 1e-300)
+        if self.dense and len(fields.phi) > 1:
+            relative /= neurons**0.5
+        through_readout = float((update @ phi.mT).abs().amax()) * sigma / (gamma0 * neurons)
+        change = (len(fields.phi) + 1) * through_readout
+        sums = ROUNDING_OF_SUMS * eps * sigma * length * activity / (gamma0 * neurons**0.5)
+        if step == 0:
+            self._judge(eps, sums, relative, float(errors.abs().amax()))
+        self._add(step, eps, sums if self.exact else 0.0)
+        # Rounding loses what is shorter than half the last digit, and nothing on average of the rest.
+        lost = change * min(1.0, (eps / relative) ** 2) if relative else 0.0
+        self._lost += lost if self.exact else min(1.0, gamma0) * lost
+        self._changed += change
+
+    def _rate(self, step: int) -> float:
+        """Learning rate of one update; momentum makes of small ones a larger one."""
+        training = self.problem.training
+        if training.dynamics == "gradient_flow":
+            return training.learning_rate / SUBSTEPS
+        return float(self._recipe.rates[step]) / (1 - training.momentum)
+
+    def _add(self, step: int, eps: float, sums: float) -> None:
+        changes = ROUNDING_OF_CHANGES * eps * self._changed
+        self.errors.append(sums * math.sqrt(step + 1) + changes + self._lost)
+
+    def _judge(self, eps: float, sums: float, relative: float, errors: float) -> None:
+        if not math.isfinite(sums) or not math.isfinite(relative):
+            raise NotFinite
+        training = self.problem.training
+        reasons = []
+        of_sums = sums * math.sqrt(training.steps)
+        if self.exact and of_sums > MOST_RELATIVE * errors > 0:
+            reasons.append(f"rounding of f would reach {of_sums:.1g}")
+        if relative and eps / relative > MOST_LOST:
+            reasons.append(f"updates of {relative:.1g} of the weights would be lost")
+        decay = training.learning_rate * training.weight_decay
+        if 0 < decay < eps / MOST_LOST and decay * training.steps > MOST_RELATIVE:
+            reasons.append(f"a decay of {decay:.1g} in a step would be lost")
+        if not reasons:
+            return
+        why = " and ".join(reasons)
+        if eps > torch.finfo(torch.float64).eps:
+            raise Imprecise(why)
+        raise TooLittlePrecision(
+            f"even in float64, at gamma0 = {self.problem.network.gamma0:g} {why}",
+            "Solve the lazy limit instead, network.gamma0 = 0 or method static_ntk, which differs by less "
+            "than what rounding leaves; or raise training.learning_rate.",
+            0,
+        )
