@@ -43,6 +43,8 @@ def cholesky(covariance: Tensor, rounding: float = 0.0) -> Tensor:
         NotFinite: an entry is not finite.
         NotPositive: a matrix is negative by more than MOST_JITTER.
     """
+    if not covariance.numel():
+        return covariance
     largest = check_finite(covariance).amax((-2, -1))[..., None]
     jitter = JITTER_OVER_ROUNDING * rounding
     while True:

@@ -59,9 +59,11 @@ def solve(
             raise
         status, error = JobStatus.FAILED, out_of_memory(device, exhausted)
     with np.errstate(all="ignore"):  # What is not finite is left out, with a note.
-        result = assemble(problem, method.solution(), status, error, device, reporter)
+        solution = method.solution()
+        result = assemble(problem, solution, status, error, device, reporter)
     result.diagnostics.wall_seconds = time.perf_counter() - started
-    reporter.end()
+    if result.status is JobStatus.SUCCEEDED:
+        reporter.end()
     return result
 
 

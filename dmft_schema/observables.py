@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ def alignment(first: NDArray, second: NDArray) -> float:
     if first.shape != second.shape:
         raise ValueError(f"alignment needs kernels of one shape; got {first.shape} and {second.shape}")
     one, other = _unit(first), _unit(second)
-    return float(np.vdot(one, other) / (np.linalg.norm(one) * np.linalg.norm(other)))
+    return _ratio(np.vdot(one, other), np.linalg.norm(one) * np.linalg.norm(other))
 
 
 def kernel_target_alignment(kernel: NDArray, targets: NDArray) -> float:
@@ -37,7 +38,7 @@ def kernel_target_alignment(kernel: NDArray, targets: NDArray) -> float:
 def effective_dimension(kernel: NDArray) -> float:
     """(tr K)^2 / tr K^2 of a kernel [P, P]: 1 if it has rank one, P if it is the identity."""
     scaled = _unit(kernel)
-    return float(np.trace(scaled) ** 2 / np.vdot(scaled, scaled))
+    return _ratio(np.trace(scaled) ** 2, np.vdot(scaled, scaled))
 
 
 def kernel_movement(arrays: Mapping[str, NDArray], depth: int) -> list[float] | None:
@@ -53,7 +54,7 @@ def kernel_movement(arrays: Mapping[str, NDArray], depth: int) -> list[float] | 
         change = kernel_slice(arrays, "phi", layer, -1) - start
         scale = _scale(start)
         start, change = start / scale, change / scale
-        movement.append(float(np.linalg.norm(change) / np.linalg.norm(start)))
+        movement.append(_ratio(np.linalg.norm(change), np.linalg.norm(start)))
     return movement
 
 
@@ -65,6 +66,11 @@ def _scale(kernel: NDArray) -> float:
 def _unit(kernel: NDArray) -> NDArray:
     """In float64 with a largest entry of 1, so that squares neither overflow nor vanish."""
     return kernel.astype(np.float64) / _scale(kernel)
+
+
+def _ratio(part: Any, whole: Any) -> float:
+    """NaN of a kernel that is zero."""
+    return float(part / whole) if whole else math.nan
 
 
 def finite(value: float) -> float | None:

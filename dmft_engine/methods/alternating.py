@@ -7,15 +7,22 @@ model.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from dmft_engine.devices import check_room
+from dmft_engine.factorisation import JITTER_OVER_ROUNDING
 from dmft_engine.problem import Problem
 from dmft_engine.record.solution import Arrays, Solution, standard_error
 from dmft_engine.theory.alternation import Draws, Iteration
 from dmft_engine.training.reporter import Reporter
+from dmft_engine.training.rounding import Imprecise, check_scale, in_float64
+from dmft_engine.weights.initialisation import joint_kernel
 from dmft_schema import AlternatingMethod
+from dmft_schema.memory import Demand
 
 
 class Alternating:
@@ -27,6 +34,8 @@ class Alternating:
         self._problem = problem
         self._method = problem.method
         self._device = device
+        self._dtype = getattr(torch, problem.method.dtype)
+        self._notes: list[str] = []
         self._iteration: Iteration | None = None
         self._kernel_changes: list[float] = []
         self._loss_changes: list[float] = []
@@ -39,7 +48,15 @@ class Alternating:
     def run(self, reporter: Reporter) -> None:
         method = self._method
         draws = Draws(method.replicas, method.samples // method.replicas, method.seed)
-        self._iteration = Iteration(self._problem, self._device, getattr(torch, method.dtype), draws)
+        try:
+            check_scale(joint_kernel(self._problem, self._device), self._dtype)
+            self._iteration = Iteration(self._problem, self._device, self._dtype, draws)
+        except Imprecise as imprecise:
+            self._dtype = torch.float64
+            self._notes.append(in_float64(imprecise))
+            demand = replace(Demand.of(self._problem, self._problem.data), itemsize=8)
+            check_room(demand, self._device)
+            self._iteration = Iteration(self._problem, self._device, self._dtype, draws)
         for warning in self._warnings():
             reporter.remark(warning)
         for done in range(1, method.max_iterations + 1):
@@ -78,13 +95,23 @@ class Alternating:
             replicas=self._method.replicas,
             seed=self._method.seed,
             converged=self._converged,
-            notes=[*self._warnings(), *([] if self._converged else [self._not_converged()])],
+            rounding=self._rounding(),
+            computed_in=str(self._dtype).removeprefix("torch."),
+            notes=[*self._notes, *self._warnings(), *([] if self._converged else [self._not_converged()])],
             arrays=self._two_time_arrays(self._iteration)
             | {
                 "iteration_kernel_change": np.array(self._kernel_changes),
                 "iteration_loss_change": np.array(self._loss_changes),
             },
         )
+
+    def _rounding(self) -> np.ndarray:
+        """[T], of f: the kernels that roll it out are factored with a jitter of JITTER_OVER_ROUNDING."""
+        assert self._iteration is not None
+        f = self._iteration.predictions.double()
+        changes = f.diff(dim=1).abs().amax((0, 2, 3)).cumsum(0).cpu().numpy()
+        relative = 2 * JITTER_OVER_ROUNDING * torch.finfo(self._dtype).eps
+        return relative * np.concatenate([[0.0], changes])
 
     def _warnings(self) -> list[str]:
         assert self._iteration is not None

@@ -17,7 +17,7 @@ from dmft_engine.record.solution import Solution
 from dmft_engine.record.trajectory import Trajectory
 from dmft_engine.training.dynamics import train
 from dmft_engine.training.reporter import Reporter
-from dmft_engine.training.rounding import Imprecise, Rounding, in_float64
+from dmft_engine.training.rounding import Imprecise, Rounding, check_scale, in_float64
 from dmft_engine.training.training_run import TrainingRun
 from dmft_engine.weights.initialisation import joint_kernel, revealed_weights
 from dmft_schema import DmftMethod, GradientIndependenceMethod
@@ -82,7 +82,9 @@ class Dmft:
     def _attempt(self, reporter: Reporter) -> None:
         method = self._method
         samples = self._per_replica(self._samples)
-        kernel = joint_kernel(self._problem, self._device).to(self._dtype)
+        kernel = joint_kernel(self._problem, self._device)
+        check_scale(kernel, self._dtype)
+        kernel = kernel.to(self._dtype)
         self._trajectory = Trajectory.empty(self._problem, samples)
         self._rounding = Rounding(self._problem, exact=method.readout == "exact", dense=False)
         try:

@@ -13,7 +13,7 @@ from dmft_engine.record.solution import Solution
 from dmft_engine.record.trajectory import Trajectory
 from dmft_engine.training.dynamics import train
 from dmft_engine.training.reporter import Reporter
-from dmft_engine.training.rounding import Imprecise, Rounding, in_float64
+from dmft_engine.training.rounding import Imprecise, Rounding, check_scale, in_float64
 from dmft_engine.training.training_run import TrainingRun
 from dmft_engine.weights.initialisation import dense_weights, joint_kernel
 from dmft_schema import FiniteWidthMethod
@@ -62,7 +62,9 @@ class FiniteWidth:
             self._train(reporter)
 
     def _train(self, reporter: Reporter) -> None:
-        kernel = joint_kernel(self._problem, self._device).to(self._dtype)
+        kernel = joint_kernel(self._problem, self._device)
+        check_scale(kernel, self._dtype)
+        kernel = kernel.to(self._dtype)
         for members in self._chunks:
             method = self._method
             weights = dense_weights(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -161,8 +162,8 @@ class StaticNtk:
         return Solution(
             predictions=torch.stack(self._predictions)[None].cpu().numpy(),
             kernel_steps=steps,
-            phi=[constant_in_time(k, one) for k in self._kernels.phi[1:]] if "phi" in wanted else [],
-            g=[constant_in_time(k, identity) for k in self._kernels.g[:-1]] if "g" in wanted else [],
+            phi=[partial(constant_in_time, k, one) for k in self._kernels.phi[1:]] if "phi" in wanted else [],
+            g=[partial(constant_in_time, k, identity) for k in self._kernels.g[:-1]] if "g" in wanted else [],
             ntk=ntk,
             kernel_error=self.kernel_error,
             arrays=arrays,

@@ -240,7 +240,7 @@ def _errors(name: str, members: NDArray) -> Arrays:
     if len(members) == 1:
         return {}
     shape = members.shape[2:-1]
-    flat = members.reshape(*members.shape[:2], -1, members.shape[-1])
+    flat = members.reshape(*members.shape[:2], int(np.prod(shape)), members.shape[-1])
     equal_time = (flat @ flat.mT).reshape(*members.shape[:2], *shape, *shape)
     error = standard_error(equal_time)
     assert error is not None

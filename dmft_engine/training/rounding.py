@@ -27,8 +27,14 @@ ROUNDING_OF_SUMS = 4.0
 ROUNDING_OF_CHANGES = 8.0
 """Relative rounding of what f gains in a step, over eps."""
 
+GROWTH = 1.0
+"""Power of the growth of updates with which errors grow."""
+
 SUBSTEPS = 8
 """Gradient flow is taken to make this many steps between recorded times."""
+
+FLOAT32_SCALES = 1e15
+"""Scales of the input kernel that float32 takes lie between this and one over it."""
 
 MOST_RELATIVE = 1e-4
 """Rounding of f at the end, over the errors that training starts with, above which float64 is needed."""
@@ -47,6 +53,17 @@ class Imprecise(Exception):
     def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
+
+
+def check_scale(kernel: Tensor, dtype: torch.dtype) -> None:
+    """Look whether products of what an input kernel makes stay within the numbers of a dtype.
+
+    Raises:
+        Imprecise: float32 is asked for, and the kernel's scale leaves it no room.
+    """
+    largest = float(kernel.diagonal().amax())
+    if dtype == torch.float32 and not 1 / FLOAT32_SCALES < largest < FLOAT32_SCALES:
+        raise Imprecise(f"products with an input kernel of scale {largest:.1g} would leave the numbers")
 
 
 def in_float64(imprecise: Imprecise) -> str:
@@ -69,8 +86,10 @@ class Rounding:
     exact: bool
     dense: bool
     errors: list[float] = field(default_factory=list)
+    _sums: float = 0.0
     _lost: float = 0.0
     _changed: float = 0.0
+    _change: float = 0.0
 
     def __post_init__(self) -> None:
         self._recipe = Recipe(self.problem.training, self.problem.data.points)
@@ -103,7 +122,9 @@ class Rounding:
         sums = ROUNDING_OF_SUMS * eps * sigma * length * activity / (gamma0 * neurons**0.5)
         if step == 0:
             self._judge(eps, sums, relative, float(errors.abs().amax()))
-        self._add(step, eps, sums if self.exact else 0.0)
+        self._grow(change)
+        self._sums = math.hypot(self._sums, sums if self.exact else 0.0)
+        self.errors.append(self._sums + ROUNDING_OF_CHANGES * eps * self._changed + self._lost)
         # Rounding loses what is shorter than half the last digit, and nothing on average of the rest.
         lost = change * min(1.0, (eps / relative) ** 2) if relative else 0.0
         self._lost += lost if self.exact else min(1.0, gamma0) * lost
@@ -116,9 +137,13 @@ class Rounding:
             return training.learning_rate / SUBSTEPS
         return float(self._recipe.rates[step]) / (1 - training.momentum)
 
-    def _add(self, step: int, eps: float, sums: float) -> None:
-        changes = ROUNDING_OF_CHANGES * eps * self._changed
-        self.errors.append(sums * math.sqrt(step + 1) + changes + self._lost)
+    def _grow(self, change: float) -> None:
+        """Where updates grow from step to step, as if training diverged, earlier errors grow with them."""
+        growth = max(1.0, change / self._change) ** GROWTH if self._change > 0 else 1.0
+        self._sums, self._lost, self._changed = (
+            growth * error for error in (self._sums, self._lost, self._changed)
+        )
+        self._change = change
 
     def _judge(self, eps: float, sums: float, relative: float, errors: float) -> None:
         if not math.isfinite(sums) or not math.isfinite(relative):

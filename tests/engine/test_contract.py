@@ -335,7 +335,7 @@ def test_long_solves_write_factors(method: str, monkeypatch: pytest.MonkeyPatch)
     if method in ("perturbation", "alternating"):
         pytest.skip("its kernels have no factors: requests for long ones are refused")
     whole = run(**problem(method)).arrays
-    monkeypatch.setattr("dmft_engine.record.solution.MAX_KERNEL_ENTRIES", 10)
+    monkeypatch.setattr("dmft_engine.record.assembly.MAX_KERNEL_ENTRIES", 10)
     factored = run(**problem(method)).arrays
     assert "phi_1" not in factored
     for name in ("phi", "g"):
