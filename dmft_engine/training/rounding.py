@@ -27,9 +27,6 @@ ROUNDING_OF_SUMS = 4.0
 ROUNDING_OF_CHANGES = 8.0
 """Relative rounding of what f gains in a step, over eps."""
 
-GROWTH = 1.0
-"""Power of the growth of updates with which errors grow."""
-
 SUBSTEPS = 8
 """Gradient flow is taken to make this many steps between recorded times."""
 
@@ -90,6 +87,7 @@ class Rounding:
     _lost: float = 0.0
     _changed: float = 0.0
     _change: float = 0.0
+    _errors: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._recipe = Recipe(self.problem.training, self.problem.data.points)
@@ -122,7 +120,7 @@ class Rounding:
         sums = ROUNDING_OF_SUMS * eps * sigma * length * activity / (gamma0 * neurons**0.5)
         if step == 0:
             self._judge(eps, sums, relative, float(errors.abs().amax()))
-        self._grow(change)
+        self._grow(change, errors.double())
         self._sums = math.hypot(self._sums, sums if self.exact else 0.0)
         self.errors.append(self._sums + ROUNDING_OF_CHANGES * eps * self._changed + self._lost)
         # Rounding loses what is shorter than half the last digit, and nothing on average of the rest.
@@ -137,9 +135,20 @@ class Rounding:
             return training.learning_rate / SUBSTEPS
         return float(self._recipe.rates[step]) / (1 - training.momentum)
 
-    def _grow(self, change: float) -> None:
-        """Where updates grow from step to step, as if training diverged, earlier errors grow with them."""
-        growth = max(1.0, change / self._change) ** GROWTH if self._change > 0 else 1.0
+    def _grow(self, change: float, errors: Tensor) -> None:
+        """Where training is unstable, errors of earlier steps grow.
+
+        By as much as updates grow, or as |1 - eta lambda / P| with the Rayleigh quotient
+        eta lambda / P = |Delta(t + 1) - Delta(t)| / |Delta(t)| of the NTK.
+        """
+        growth = max(1.0, change / self._change) if self._change > 0 else 1.0
+        if self._errors is not None:
+            moved, before = (
+                (errors - self._errors).flatten(1).norm(dim=1),
+                self._errors.flatten(1).norm(dim=1),
+            )
+            growth = max(growth, float((moved / before.clamp_min(1e-300)).amax()) - 1)
+        self._errors = errors
         self._sums, self._lost, self._changed = (
             growth * error for error in (self._sums, self._lost, self._changed)
         )

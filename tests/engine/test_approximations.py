@@ -11,7 +11,7 @@ import torch
 from dmft_engine import Problem
 from dmft_engine.methods.dmft import Dmft
 from dmft_engine.methods.static_ntk import StaticNtk
-from dmft_engine.record.solution import assemble
+from dmft_engine.record.assembly import assemble
 from dmft_engine.theory.second_order import EPSILON, BySampling, ClosedForm
 from dmft_engine.training.reporter import Reporter
 from dmft_schema import JobStatus
@@ -29,7 +29,8 @@ def by_sampling(problem: dict[str, Any], **method: Any) -> dict[str, np.ndarray]
     built = Problem.from_request(request(**problem, method={"name": "gradient_independence", **method}))
     solver = Dmft(built, "cpu", responses=False)
     solver.run(Reporter(solver.work, None, None))
-    return assemble(built, solver.solution(), JobStatus.SUCCEEDED, None, "cpu", 0.0).arrays
+    reporter = Reporter(1, None, None)
+    return assemble(built, solver.solution(), JobStatus.SUCCEEDED, None, "cpu", reporter).arrays
 
 
 def test_gradient_independence_meets_kept_numbers(accuracy: Accuracy) -> None:
