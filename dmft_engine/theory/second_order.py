@@ -8,6 +8,7 @@ the noise of first order, since both runs draw the same random vector for the sa
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,12 @@ from dmft_engine.weights.weights import Weights
 from dmft_schema import PerturbationMethod
 
 EPSILON = 0.01
+"""Strength to begin with."""
+
+CHANGES = (1e-6, 1e-3)
+"""Of the NTK in a run, relative: less is near what the bases leave out, more is no longer second order."""
+
+ATTEMPTS = 6
 TOLERANCE = 1e-5
 """Of the bases: far below epsilon. (At 1e-7 K_1 is the same to 1e-5, for fifty times the time.)"""
 
@@ -141,10 +148,28 @@ class BySampling:
         """
         method = problem.method
         assert isinstance(method, PerturbationMethod)
-        samples = method.samples // method.replicas
         f = torch.from_numpy(lazy).to(joint_kernel(problem, device))
+        self._epsilon = EPSILON
+        for _ in range(ATTEMPTS):
+            mean = self._mean_ntk(problem, method, f, reporter, device)
+            # At t = 0 nothing has moved: the sampled K_0.
+            change = mean - mean[:1]
+            moved = float(change.abs().max() / mean[0].abs().max())
+            if moved == 0 or CHANGES[0] <= moved <= CHANGES[1]:
+                break
+            # What is small depends on the scales of kernel and targets; changes go as the square of epsilon.
+            aim = math.sqrt(CHANGES[0] * CHANGES[1])
+            self._epsilon *= math.sqrt(aim / moved) if math.isfinite(moved) else 0.1
+            reporter.restart(f"again with epsilon = {self._epsilon:.1e}: kernels changed by {moved:.1e}")
+        self._ntk = (change / self._epsilon**2).permute(0, 1, 3, 2, 5, 4).cpu().numpy()
+
+    def _mean_ntk(
+        self, problem: Problem, method: PerturbationMethod, f: Tensor, reporter: Reporter, device: str
+    ) -> Tensor:
+        """K(t, t) in the mean over both signs, [T, R, C, A, C, A]; keeps the factors of phi and g."""
+        samples = method.samples // method.replicas
         ntks, self._factors = [], []
-        for strength in (EPSILON, -EPSILON):
+        for strength in (self._epsilon, -self._epsilon):
             trajectory = Trajectory.empty(problem, samples)
             weights = revealed_weights(
                 problem, method.replicas, samples, TOLERANCE, method.seed, torch.float64, device, True
@@ -155,10 +180,7 @@ class BySampling:
             solution = trajectory.solution(problem)
             self._factors.append({"phi": solution.phi, "g": solution.g})
         self._steps = solution.kernel_steps
-        mean = (ntks[0] + ntks[1]) / 2
-        # At t = 0 nothing has moved: the sampled K_0.
-        change = (mean - mean[:1]) / EPSILON**2
-        self._ntk = change.permute(0, 1, 3, 2, 5, 4).cpu().numpy()
+        return (ntks[0] + ntks[1]) / 2
 
     def ntk(self, step: int) -> NDArray:
         return self._ntk[step]
@@ -178,7 +200,7 @@ class BySampling:
                 total = total + np.einsum("rpck,rqdk->rpcqd", left, right) / len(self._factors)
             return np.asarray(total)
 
-        return (between(t, s) - between(0, 0)) / EPSILON**2
+        return (between(t, s) - between(0, 0)) / self._epsilon**2
 
     def _index(self, step: int) -> int:
         return self._steps.index(step)

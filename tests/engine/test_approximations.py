@@ -16,6 +16,7 @@ from dmft_engine.theory.second_order import EPSILON, BySampling, ClosedForm
 from dmft_engine.training.reporter import Reporter
 from dmft_schema import JobStatus
 from tests.accuracy import Accuracy
+from tests.engine import gaussian_judge
 from tests.engine.test_two_layers import gauss
 from tests.problems import request, run, shared_reference, sphere, stored
 
@@ -178,6 +179,42 @@ def test_second_order_by_sampling_meets_the_closed_form(accuracy: Accuracy) -> N
             )
             assert difference < 2 * EPSILON**2 * np.abs(expected).max()
     assert np.abs(sampled.ntk(19) - closed.ntk(19)).max() < 2 * EPSILON**2 * np.abs(closed.ntk(19)).max()
+
+
+@pytest.mark.parametrize(("scale", "rate"), [(1e-4, 2000.0), (1e-4, 1e-3), (1e4, 2e-5)])
+def test_second_order_at_any_scale(scale: float, rate: float) -> None:
+    """Strengths of 0.01 are anything but small for small kernels, and invisible where little is learned."""
+    data = sphere(4, 8)
+    inputs = np.array(data["inputs"]) * scale**0.5
+    problem = Problem.from_request(
+        request(
+            data | {"inputs": inputs.tolist()},
+            network={"depth": 3, "activation": "linear", "gamma0": 0.3},
+            training={"steps": 20, "learning_rate": rate},
+            method={"name": "perturbation", "samples": 2048},
+        )
+    )
+    lazy, sampled = sampled_second_order(problem)
+    closed = ClosedForm(problem, lazy)
+    for found, expected in [
+        (sampled.ntk(19), closed.ntk(19)),
+        *((getattr(sampled, name)(2, 19, 7), getattr(closed, name)(2, 19, 7)) for name in ("phi", "g")),
+    ]:
+        assert np.abs(found - expected).max() < 5e-3 * np.abs(expected).max()
+
+
+def test_perturbation_of_a_large_kernel() -> None:
+    """tanh at K = 30, L = 3: the lazy part without error, the second order from small changes."""
+    sections = {"data": {"kernel": [[30.0]], "targets": [1.0]}, "training": {"steps": 30}}
+    network = {"depth": 3, "activation": "tanh", "gamma0": 0.002}
+    lazy = run(**sections, network=network, method={"name": "static_ntk"}).arrays
+    expansion = run(**sections, network=network, method={"name": "perturbation"}).arrays
+    k, ntk = 30.0, 30.0
+    for _ in range(3):
+        phi, slope = gaussian_judge.averages("tanh", k, k, k)
+        k, ntk = phi, phi + slope * ntk
+    np.testing.assert_allclose(lazy["loss"], (1 - 0.1 * ntk) ** (2 * np.arange(30)), rtol=1e-8)
+    np.testing.assert_allclose(expansion["loss"], lazy["loss"], rtol=0.02)
 
 
 def test_second_order_of_one_tanh_layer_by_quadrature(accuracy: Accuracy) -> None:
