@@ -90,6 +90,28 @@ def elementary(name: str, a: float, b: float, c: float) -> tuple[float, float]:
         return float(found[0]), float(found[1])
 
 
+def recursion(
+    name: str, covariance: NDArray, sigmas: list[float], bias: float, residual: bool
+) -> tuple[NDArray, NDArray]:
+    """NNGP and NTK of the output of two points, [2, 2], by the recursion of Jacot et al. (2018)."""
+    places = [(0, 0), (0, 1), (1, 1)]
+    phi = [float(covariance[place]) for place in places]
+    slopes, nngp, ntk = [0.0] * 3, [0.0] * 3, [0.0] * 3
+    for layer, sigma in enumerate(sigmas):
+        hidden = layer + 1 < len(sigmas)
+        skip = 1.0 if residual and hidden and layer else 0.0
+        shift = bias**2 if hidden else 0.0
+        through = [skip + sigma**2 * slope for slope in slopes]
+        added = [sigma**2 * value + shift for value in phi]
+        ntk = [new + factor * old for new, factor, old in zip(added, through, ntk, strict=True)]
+        nngp = [new + skip * old for new, old in zip(added, nngp, strict=True)]
+        if hidden:
+            a, c, b = nngp
+            found = [averages(name, *triple) for triple in ((a, a, a), (a, b, c), (b, b, b))]
+            phi, slopes = [value for value, _ in found], [slope for _, slope in found]
+    return tuple(np.array([[k[0], k[1]], [k[1], k[2]]]) for k in (nngp, ntk))  # type: ignore[return-value]
+
+
 def averages(name: str, a: float, b: float, c: float) -> tuple[float, float]:
     """<phi phi> and <phi' phi'>."""
     if name in SMOOTH:

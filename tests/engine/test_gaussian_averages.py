@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_iris
 
 from dmft_engine.model.activations import ACTIVATIONS
+from dmft_engine.model.fields import Scales
 from dmft_engine.model.gaussian_averages import Pairs
-from dmft_engine.theory.gaussian_kernels import gaussian_averages
+from dmft_engine.theory.gaussian_kernels import gaussian_averages, initial_kernels, kernel_error
 from tests.accuracy import Accuracy
 from tests.engine import gaussian_judge
 from tests.problems import run
@@ -136,3 +137,66 @@ def test_tanh_on_raw_iris() -> None:
     for i, j in [(0, 0), (0, 1), (3, 17), (12, 19)]:
         phi, g = gaussian_judge.averages("tanh", kernel[i, i], kernel[j, j], kernel[i, j])
         np.testing.assert_allclose(result.arrays["ntk"][0, i, j], phi + g * kernel[i, j], rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@settings(PROPERTY, max_examples=15)
+@given(
+    a=SCALES,
+    b=SCALES,
+    correlation=CORRELATIONS,
+    sigmas=st.lists(st.floats(0.2, 3), min_size=2, max_size=11),
+    bias=st.sampled_from([0.0, 0.3, 2.0]),
+    residual=st.booleans(),
+)
+def test_kernels_of_any_depth(
+    name: str, a: float, b: float, correlation: float, sigmas: list[float], bias: float, residual: bool
+) -> None:
+    """1e-8 over sqrt(K_aa K_bb), or what the result says its error is where layers amplify rounding."""
+    # u^2 to the power of 2^depth: as deep as numbers go.
+    sigmas = sigmas[:5] if name == "quadratic" else sigmas
+    covariances = covariance(a, b, correlation)
+    scales = Scales(tuple(sigmas), bias)
+    kernels = initial_kernels(ACTIVATIONS[name].averages, covariances, scales, residual)
+    stated = kernel_error(ACTIVATIONS[name], kernels, residual)
+    judged = gaussian_judge.recursion(name, covariances.numpy(), sigmas, bias, residual)
+    for found, expected in zip((kernels.nngp[-1], kernels.ntk), judged, strict=True):
+        root = np.sqrt(expected.diagonal())
+        assert np.isfinite(found.numpy()).all()
+        # The judge rounds as well, in each layer and otherwise.
+        limit = max(1e-8, 10 * stated)
+        assert (np.abs(found.numpy() - expected) <= limit * np.outer(root, root)).all(), (stated, expected)
+
+
+def test_where_layers_amplify_rounding_the_result_says_so() -> None:
+    """Points that nearly coincide in a deep network with large weights, by mpmath with 60 digits."""
+    nearly = covariance(1.0, 1.0, 1 - 1e-12)
+    for sigma, worst in [(2.0, 1e-12), (30.0, 1.0)]:
+        scales = Scales((sigma,) * 11, 0.0)
+        kernels = initial_kernels(ACTIVATIONS["erf"].averages, nearly, scales, False)
+        stated = kernel_error(ACTIVATIONS["erf"], kernels, False)
+        with mpmath.workdps(60):
+            a, c = mpmath.mpf(1), mpmath.mpf(float(nearly[0, 1]))
+            for _ in range(10):
+                a, c = sigma**2 * a, sigma**2 * c
+                angles = [mpmath.asin(2 * k / (1 + 2 * a)) for k in (a, c)]
+                a, c = (2 / mpmath.pi * angle for angle in angles)
+            error = abs(float((mpmath.mpf(float(kernels.phi[-1][0, 1])) - c) / a))
+        assert error <= 10 * stated
+        assert stated < worst
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tanh", "softplus"])
+def test_many_points_at_all_norms(name: str) -> None:
+    """The error stated for some points of 300 holds for pairs that it did not look at."""
+    generator = np.random.default_rng(2)
+    inputs = generator.normal(size=(300, 20)) * 10 ** generator.uniform(-3, 3, size=(300, 1))
+    k = torch.from_numpy(inputs @ inputs.T / 20)
+    kernels = initial_kernels(ACTIVATIONS[name].averages, k, Scales((1.0, 1.5, 1.0), 0.1), False)
+    assert kernel_error(ACTIVATIONS[name], kernels, False) < 1e-12
+    for i, j in generator.integers(300, size=(20, 2)):
+        pair = k[[i, j]][:, [i, j]].numpy()
+        _, expected = gaussian_judge.recursion(name, pair, [1.0, 1.5, 1.0], 0.1, False)
+        size = (expected[0, 0] * expected[1, 1]) ** 0.5
+        assert abs(float(kernels.ntk[i, j]) - expected[0, 1]) <= TOLERANCE * size
