@@ -79,6 +79,9 @@ def of_http(error: HTTPException) -> Problem:
 
 def _refusal(error: store.StoreError) -> Problem:
     match error:
+        case store.JobExpired():
+            when = f"{error.at:%Y-%m-%d %H:%M} UTC"
+            return Problem(410, "result_expired", f"solve {error} was removed on {when}; solve it again")
         case store.JobNotFound():
             return Problem(404, "job_not_found", f"there is no solve {error} among yours")
         case store.JobNotFinished():

@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 from dmft_schema import Job
 from jobs.artifacts import Artifacts
 from jobs.connection import connect
-from jobs.errors import JobNotFound
+from jobs.errors import JobExpired, JobNotFound
 from jobs.keys import KeyStore, User
 from jobs.settings import Settings
 from jobs.store import JobStore
@@ -50,9 +50,15 @@ class Services:
         """The caller's job.
 
         Raises:
+            JobExpired: it was the caller's, until its retention ended.
             JobNotFound: no such job, or another user's: the two look the same from outside.
         """
-        job = self.store.get(job_id)
+        try:
+            job = self.store.get(job_id)
+        except JobExpired as gone:
+            if gone.owner != caller.id and not caller.is_admin:
+                raise JobNotFound(job_id) from None
+            raise
         if job.owner_id != caller.id and not caller.is_admin:
             raise JobNotFound(job_id)
         return job

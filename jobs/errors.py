@@ -2,6 +2,7 @@
 
 StoreError
   JobNotFound            no such job
+    JobExpired           it was removed when its retention ended
   JobNotFinished         the job must reach a final status first
   IdempotencyConflict    the key was used for another request
   TooManyQueued          the user has as many waiting jobs as allowed
@@ -10,6 +11,10 @@ StoreError
   StorageFull            too little room on disk to take anything more
 """
 
+from __future__ import annotations
+
+from datetime import datetime
+
 
 class StoreError(Exception):
     """Base of all refusals."""
@@ -17,6 +22,15 @@ class StoreError(Exception):
 
 class JobNotFound(StoreError):
     """No such job."""
+
+
+class JobExpired(JobNotFound):
+    """The job was removed when its retention ended."""
+
+    def __init__(self, job_id: str, owner: str, at: datetime) -> None:
+        super().__init__(job_id)
+        self.owner = owner
+        self.at = at
 
 
 class JobNotFinished(StoreError):

@@ -50,6 +50,29 @@ class Reaped:
     at: int
 
 
+@dataclass(frozen=True)
+class Tombstone:
+    """What is kept of a removed job for a while.
+
+    Attributes:
+        owner: id of the user whose it was.
+        why: `deleted` or `expired`.
+        at: when it was removed.
+    """
+
+    owner: str
+    why: str
+    at: datetime
+
+    @classmethod
+    def read(cls, kept: str | None) -> Tombstone | None:
+        """The tombstone that a script wrote; None if there is none (any more)."""
+        if kept is None:
+            return None
+        words = json.loads(kept)
+        return cls(words["owner"], words["why"], datetime.fromtimestamp(words["at"] / 1000, UTC))
+
+
 def digest(text: str) -> str:
     """SHA-256, hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

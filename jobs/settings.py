@@ -41,7 +41,10 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, description="Times a job is started before it counts as failed.")
     max_running_per_user: int = Field(4, ge=1, description="Jobs of one user that run at a time.")
     max_queued_per_user: int = Field(1000, ge=1, description="Jobs of one user that may wait.")
-    retention_days: float = Field(30.0, gt=0, description="Days that a finished job's files are kept.")
+    retention_days: float = Field(30.0, gt=0, description="Days that a finished job and its files are kept.")
+    tombstone_days: float = Field(
+        30.0, gt=0, description="Days that the id of a removed job still answers that it is gone."
+    )
     reuse_across_users: bool = Field(
         False,
         description="Whether a user's finished result answers another user's same request "

@@ -15,18 +15,18 @@ from dmft_schema import Event, Job, JobError, JobPage, JobStatus, Progress, Solv
 from jobs import records, scripts, storage
 from jobs.errors import (
     IdempotencyConflict,
+    JobExpired,
     JobNotFinished,
     JobNotFound,
     LeaseLost,
     TooManyQueued,
 )
-from jobs.records import Claim, Reaped, Submission
+from jobs.records import Claim, Reaped, Submission, Tombstone
 from jobs.settings import Settings
 
 WORKERS = "dmft:workers"
 
-_TOMBSTONE_MS = 7 * 86_400_000
-"""How long a deleted job is remembered as deleted, for a delete that is sent again."""
+_MS_A_DAY = 86_400_000
 
 
 def event_stream(job_id: str) -> str:
@@ -53,7 +53,11 @@ class JobStore:
 
     @property
     def _retention(self) -> int:
-        return int(self._settings.retention_days * 86_400_000)
+        return int(self._settings.retention_days * _MS_A_DAY)
+
+    @property
+    def _tombstone(self) -> int:
+        return int(self._settings.tombstone_days * _MS_A_DAY)
 
     def ping(self) -> None:
         """Raises redis.RedisError if Redis does not answer."""
@@ -112,15 +116,27 @@ class JobStore:
         """The job as it is now.
 
         Raises:
+            JobExpired: it was removed when its retention ended.
             JobNotFound: no such job.
         """
         record = self._redis.hgetall(f"dmft:job:{job_id}")
         if "status" not in record:
+            grave = self._grave(job_id)
+            if grave is not None and grave.why == "expired":
+                raise JobExpired(job_id, grave.owner, grave.at)
             raise JobNotFound(job_id)
         position, reason = None, None
         if record["status"] == JobStatus.QUEUED:
             position, reason = self._waiting(record)
         return records.job(record, position, reason)
+
+    def _grave(self, job_id: str) -> Tombstone | None:
+        return Tombstone.read(self._redis.get(f"dmft:gone:{job_id}"))
+
+    def deleted_by(self, job_id: str) -> str | None:
+        """The id of the owner of a job that was deleted not long ago; None for any other."""
+        grave = self._grave(job_id)
+        return grave.owner if grave is not None and grave.why == "deleted" else None
 
     def _waiting(self, record: dict[str, str]) -> tuple[int | None, str]:
         owner = record["owner"]
@@ -140,7 +156,7 @@ class JobStore:
 
         Raises:
             JobNotFound: no such job.
-            LookupError: they were removed when retention ended.
+            LookupError: an earlier version removed them when retention ended, and kept the record.
         """
         found = self._redis.hmget(f"dmft:job:{job_id}", "status", "artifact", "expired")
         if found[0] is None:
@@ -189,7 +205,7 @@ class JobStore:
         return self.get(job_id)
 
     def delete(self, job_id: str) -> str | None:
-        """Forget a finished job.
+        """Forget a finished job. Repeated while its tombstone lasts, it answers the same.
 
         Returns:
             The files that no job refers to any more, for the caller to remove.
@@ -198,7 +214,7 @@ class JobStore:
             JobNotFound: no such job.
             JobNotFinished: it is queued or running.
         """
-        outcome, artifact = self._run("delete", job_id, _TOMBSTONE_MS)
+        outcome, artifact = self._run("delete", job_id, self._tombstone)
         if outcome == "unknown":
             raise JobNotFound(job_id)
         if outcome == "unfinished":
@@ -335,9 +351,9 @@ class JobStore:
         answer = self._run("release", claim.id, claim.epoch, self._retention)
         self._check(answer, claim.id, claim.epoch)
 
-    def owns(self, job_id: str, artifact: str) -> bool:
-        """Whether stored files are the job's result, so that nobody may remove them."""
-        return bool(self._redis.hget(f"dmft:job:{job_id}", "artifact") == artifact)
+    def referenced(self, artifact: str) -> bool:
+        """Whether stored files are some job's result (it may be reused), so that nobody may remove them."""
+        return bool(self._redis.exists(f"dmft:refs:{artifact}"))
 
     def reap(self, last: int = 0) -> Reaped:
         """Requeue or end jobs whose lease expired, and end retention where it is over.
@@ -365,6 +381,7 @@ class JobStore:
             secrets.token_hex(12),
             asked,
             last,
+            self._tombstone,
         )
         return Reaped(int(expired), int(waiting), artifacts, asked)
 

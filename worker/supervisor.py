@@ -57,7 +57,7 @@ class Supervisor:
         count = 0
         until = 0.0
         while not self.draining.is_set():
-            claim = self._store.claim(self._worker)
+            claim = self._claim()
             if claim is None:
                 if not self._wait_for_more(until):
                     break
@@ -67,6 +67,17 @@ class Supervisor:
                 self._see_through(claim)
             until = time.monotonic() + linger
         return count
+
+    def _claim(self) -> Claim | None:
+        """The next job. A claim that got no answer may have taken one, and nobody else knows of it: the
+        store asks again until it has an answer."""
+        while True:
+            try:
+                return self._store.claim(self._worker)
+            except redis.RedisError:
+                logger.warning("Redis did not answer a claim; asking again", exc_info=True)
+                if self.draining.wait(_REDIS_RETRY_SECONDS):
+                    raise
 
     def _wait_for_more(self, until: float) -> bool:
         """Wait for a job to be queued, up to a time. Whether there may be one."""
@@ -138,7 +149,7 @@ class Supervisor:
             )
             self._until_redis_answers(lambda: self._store.attempt_failed(claim, error))
         except LeaseLost:
-            self._until_redis_answers(lambda: self._remove_unless_accepted(claim, name))
+            self._until_redis_answers(lambda: self._remove_unless_accepted(name))
             raise
         finally:
             if healthy:
@@ -146,9 +157,9 @@ class Supervisor:
             else:
                 solver.kill()
 
-    def _remove_unless_accepted(self, claim: Claim, name: str) -> None:
-        """What the record names as the job's result is never removed, whatever was heard of it."""
-        if not self._store.owns(claim.id, name):
+    def _remove_unless_accepted(self, name: str) -> None:
+        """What a record names as a job's result is never removed, whatever was heard of it."""
+        if not self._store.referenced(name):
             self._artifacts.remove_result(name)
 
     def _dataset(self, claim: Claim) -> str | None:

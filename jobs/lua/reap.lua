@@ -1,5 +1,5 @@
 -- ARGV: server run id, lease ms, max attempts, retention ms, error JSON, id of this call, time of this server
--- at which it was made, and at which the caller's round before was (0: none).
+-- at which it was made, and at which the caller's round before was (0: none), ms that a tombstone lasts.
 -- Returns {requeued or ended jobs, waiting jobs, files to remove...}.
 local lease, call = tonumber(ARGV[2]), 'dmft:reaped:' .. ARGV[6]
 local asked, before = tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -26,9 +26,7 @@ for _, owner in ipairs(redis.call('SMEMBERS', 'dmft:waiting')) do
   waiting = waiting + redis.call('ZCARD', 'dmft:queue:' .. owner)
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'dmft:expiring', 0, now, 'LIMIT', 0, 100)) do
-  redis.call('ZREM', 'dmft:expiring', id)
-  redis.call('HSET', job_key(id), 'expired', 1)
-  unref(id)
+  forget(id, 'expired', tonumber(ARGV[9]))
 end
 local answer = {tonumber(redis.call('GET', call) or 0), waiting}
 for _, name in ipairs(redis.call('SRANDMEMBER', 'dmft:discarded', 500)) do answer[#answer + 1] = name end

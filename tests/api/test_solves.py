@@ -144,7 +144,7 @@ def test_same_request_again_is_answered_from_what_is_known(
     assert ada.post("/v1/solves", json=SMALL | {"reuse": False}).json()["status"] == "queued"
 
 
-def test_cancel_and_delete(ada: httpx.Client, supervisor: Supervisor) -> None:
+def test_cancel_and_delete(ada: httpx.Client, bob: httpx.Client, supervisor: Supervisor) -> None:
     job = ada.post("/v1/solves", json=SMALL).json()
     url = f"/v1/solves/{job['id']}"
     refused = ada.delete(url)
@@ -155,7 +155,8 @@ def test_cancel_and_delete(ada: httpx.Client, supervisor: Supervisor) -> None:
     assert supervisor.work() == 0
     no_result = ada.get(f"{url}/result")
     assert (no_result.status_code, no_result.json()["code"]) == (404, "no_result")
-    assert ada.delete(url).status_code == 204
+    assert [bob.delete(url).status_code, ada.delete(url).status_code] == [404, 204]
+    assert [ada.delete(url).status_code, bob.delete(url).status_code] == [204, 404]
     assert ada.get(url).status_code == 404
 
 
@@ -169,7 +170,7 @@ def test_deleting_removes_the_files(ada: httpx.Client, supervisor: Supervisor, s
 
 
 def test_result_after_retention_answers_410(
-    ada: httpx.Client, supervisor: Supervisor, store: JobStore, redis_client
+    ada: httpx.Client, bob: httpx.Client, supervisor: Supervisor, store: JobStore, redis_client
 ) -> None:
     job = ada.post("/v1/solves", json=SMALL).json()
     supervisor.work()
@@ -177,6 +178,10 @@ def test_result_after_retention_answers_410(
     store.reap()
     answer = ada.get(f"/v1/solves/{job['id']}/result")
     assert (answer.status_code, answer.json()["code"]) == (410, "result_expired")
+    url = f"/v1/solves/{job['id']}"
+    assert ada.get(url).status_code == 410
+    assert bob.get(url).status_code == bob.get(f"{url}/result").status_code == 404
+    assert ada.get("/v1/solves").json()["items"] == []
 
 
 def test_listing_by_status_tag_and_page(ada: httpx.Client) -> None:

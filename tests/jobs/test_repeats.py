@@ -243,7 +243,7 @@ def test_a_frozen_redis_makes_nothing_happen_twice(
     for claim in claims:
         assert frozen.during(lambda claim=claim: finish(claim))
         assert store.get(claim.id).status is JobStatus.SUCCEEDED
-        assert store.owns(claim.id, f"{claim.id}.{claim.epoch}")
+        assert store.referenced(f"{claim.id}.{claim.epoch}")
     assert {claim.id for claim in claims} <= set(ids)
 
 
@@ -288,3 +288,39 @@ def test_a_request_of_another_version_fails_and_holds_up_nobody(
     error = store.get(job.id).error
     assert error is not None
     assert error.code == "request_unreadable"
+
+
+@pytest.mark.parametrize("end", ["delete", "retention"])
+def test_nothing_of_a_removed_job_is_left(store: JobStore, redis_client: redis.Redis, end: str) -> None:
+    """Not its request, its events, nor a name in any index; a tombstone of a few words, with an end."""
+    client: Any = redis_client
+    request = small_request(name="secret-name", tags=["secret-tag"])
+    job = store.submit(request, "u_ada", request_hash="h", idempotency_key="k").job
+    claim = store.claim("w")
+    assert claim is not None
+    store.beat(claim, Progress(step=1, steps=2))
+    store.finish(claim, JobStatus.SUCCEEDED, artifact="files")
+    if end == "delete":
+        store.delete(job.id)
+    else:
+        client.zadd("dmft:expiring", {job.id: 1})
+        store.reap()
+    store.removed("files")
+    left = {key: value for key, value in snapshot(client).items() if job.id in f"{key}{value}"}
+    assert all(client.pttl(key) > 0 for key in left), left
+    assert len(str(left)) < 700
+    assert "secret" not in str(left)
+
+
+def test_files_that_another_job_reuses_are_referenced_still(store: JobStore) -> None:
+    """A worker that did not hear that its result was taken must not remove it, even if its job is gone."""
+    job = store.submit(small_request(), "u_ada", request_hash="h").job
+    claim = store.claim("w")
+    assert claim is not None
+    store.finish(claim, JobStatus.SUCCEEDED, artifact="files")
+    again = store.submit(small_request(), "u_ada", request_hash="h").job
+    assert again.cached
+    store.delete(job.id)
+    assert store.referenced("files")
+    store.delete(again.id)
+    assert not store.referenced("files")

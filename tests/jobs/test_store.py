@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from dmft_schema import Job, JobError, JobStatus, Progress
-from jobs.errors import IdempotencyConflict, JobNotFinished, JobNotFound, LeaseLost, TooManyQueued
+from jobs.errors import IdempotencyConflict, JobExpired, JobNotFinished, JobNotFound, LeaseLost, TooManyQueued
 from jobs.settings import Settings
 from jobs.store import Claim, JobStore
 from tests.conftest import small_request
@@ -340,9 +340,10 @@ def test_retention_ends(store: JobStore, redis_client: redis.Redis) -> None:
     store.finish(claimed(store), JobStatus.SUCCEEDED, artifact="old")
     redis_client.zadd("dmft:expiring", {job.id: 1})
     assert store.reap().artifacts == ["old"]
-    with pytest.raises(LookupError):
-        store.artifact(job.id)
-    assert store.get(job.id).status == "succeeded"
+    with pytest.raises(JobExpired) as gone:
+        store.get(job.id)
+    assert gone.value.owner == "ada"
+    assert store.page(owner="ada").items == []
     assert submit(store, reuse=True).status == "queued"
 
 
