@@ -7,13 +7,36 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
-from api import problems
-from api.auth import check_every_route
+from api import openapi, problems
 from api.middleware import RequestContext
 from api.routes import datasets, results, server, solves
+from api.routing import check_every_route
 from api.services import Services
 from jobs.settings import Settings
+
+_REQUEST_HEADERS = [
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "If-Range",
+    "Last-Event-ID",
+    "Prefer",
+    "Range",
+    "X-Request-ID",
+]
+_ANSWER_HEADERS = [
+    "Content-Disposition",
+    "Content-Range",
+    "ETag",
+    "Location",
+    "Preference-Applied",
+    "Retry-After",
+    "X-Request-ID",
+]
+"""What pages of other origins may send, and read."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -30,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await services.streams.aclose()
+        await services.close()
 
     # FastAPI's own reference page loads its scripts from the internet, which a lab server may not reach.
     app = FastAPIOffline(
@@ -49,5 +72,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         check_every_route(module.router.routes)
         app.include_router(module.router)
     problems.install(app)
-    app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes)
+    openapi.install(app)
+    app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes, root_path=settings.root_path)
+    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=_REQUEST_HEADERS,
+            expose_headers=_ANSWER_HEADERS,
+        )
     return app

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import redis
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from api.methods import allowed_methods
 from dmft_schema import FieldError, ProblemDetail
-from dmft_schema.refusal import field_errors, in_one_line
+from dmft_schema.refusal import MAX_ERRORS, field_errors, in_one_line, shortened
 from jobs import errors as store
 from jobs import storage
 
@@ -35,14 +37,25 @@ class Problem(Exception):
         detail: str,
         *,
         errors: Sequence[FieldError] = (),
+        error_count: int = 0,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
-        self.detail = detail
+        self.detail = shortened(detail)
         self.errors = list(errors)
+        self.error_count = error_count or len(self.errors)
         self.headers = dict(headers or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Problems found in another process (api/intake.py) are raised in this one.
+        rest: dict[str, Any] = {
+            "errors": self.errors,
+            "error_count": self.error_count,
+            "headers": self.headers,
+        }
+        return partial(Problem, **rest), (self.status, self.code, self.detail)
 
     def response(self, request_id: str) -> JSONResponse:
         """The HTTP answer."""
@@ -53,28 +66,35 @@ class Problem(Exception):
             detail=self.detail,
             request_id=request_id,
             errors=self.errors,
+            error_count=self.error_count,
         )
         return JSONResponse(body.model_dump(mode="json"), self.status, self.headers, media_type=MEDIA_TYPE)
 
 
-def invalid(errors: Sequence[FieldError]) -> Problem:
-    """A 422 that says in one line what is wrong where."""
-    return Problem(422, "invalid_request", in_one_line(errors), errors=errors)
+def invalid(errors: Sequence[FieldError], count: int | None = None) -> Problem:
+    """A 422 that says in one line what is wrong where; `count` if there is more than `errors` names."""
+    count = count or len(errors)
+    named = errors[:MAX_ERRORS]
+    return Problem(422, "invalid_request", in_one_line(named, count), errors=named, error_count=count)
 
 
 def _validation(error: RequestValidationError) -> Problem:
     found = error.errors()
-    if any(entry["type"] == "json_invalid" for entry in found):
-        reason = found[0].get("ctx", {}).get("error", "not JSON")
-        return Problem(400, "invalid_json", f"the body is not valid JSON: {reason}")
-    return invalid(field_errors(found))
+    return invalid(field_errors(found), len(found))
+
+
+_CODES = {404: "not_found", 405: "method_not_allowed", 400: "bad_request", 413: "body_too_large"}
+
+
+def of_status(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Problem:
+    """A problem from what the framework (or the middleware) answers."""
+    code = _CODES.get(status) or HTTPStatus(status).name.lower()
+    return Problem(status, code, detail or HTTPStatus(status).description, headers=headers)
 
 
 def of_http(error: HTTPException) -> Problem:
     """A problem from what the framework (or the middleware) raised."""
-    codes = {404: "not_found", 405: "method_not_allowed", 400: "bad_request", 413: "body_too_large"}
-    code = codes.get(error.status_code, HTTPStatus(error.status_code).name.lower())
-    return Problem(error.status_code, code, str(error.detail), headers=error.headers)
+    return of_status(error.status_code, str(error.detail), error.headers)
 
 
 def _refusal(error: store.StoreError) -> Problem:
@@ -83,7 +103,9 @@ def _refusal(error: store.StoreError) -> Problem:
             when = f"{error.at:%Y-%m-%d %H:%M} UTC"
             return Problem(410, "result_expired", f"solve {error} was removed on {when}; solve it again")
         case store.JobNotFound():
-            return Problem(404, "job_not_found", f"there is no solve {error} among yours")
+            return Problem(
+                404, "job_not_found", f"there is no solve {shortened(str(error), 100)} among yours"
+            )
         case store.JobNotFinished():
             return Problem(409, "job_not_finished", f"solve {error} is not finished: cancel it first")
         case store.IdempotencyConflict():
@@ -125,21 +147,45 @@ def _unavailable(error: redis.RedisError) -> Problem:
     )
 
 
+_EXPECTED: dict[type[Exception], Callable[[Any], Problem]] = {
+    Problem: lambda problem: problem,
+    RequestValidationError: _validation,
+    HTTPException: of_http,
+    store.StoreError: _refusal,
+    redis.RedisError: _unavailable,
+    OSError: _of_system,
+}
+"""What may be raised, and the problem that it is; anything else is a bug."""
+
+
+def of_exception(error: Exception) -> Problem:
+    """The problem that an exception is.
+
+    Raises:
+        Exception: the same, if it is none that is expected.
+    """
+    for kind, make in _EXPECTED.items():
+        if isinstance(error, kind):
+            return make(error)
+    raise error
+
+
 def install(app: FastAPI) -> None:
     """Make every error of the application a problem."""
 
-    def handler(make: Any) -> Any:
-        async def respond(request: Request, error: Exception) -> JSONResponse:
-            return make(error).response(request.state.request_id)
+    async def respond(request: Request, error: Exception) -> Response:
+        problem = of_exception(error)
+        if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            allow = {"Allow": ", ".join(allowed_methods(app.router.routes, request.scope))}
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=allow)
+            asked = request.state.method
+            detail = f"{asked} is not among what this path takes: {allow['Allow']}"
+            problem = Problem(405, "method_not_allowed", detail, headers=allow)
+        return problem.response(request.state.request_id)
 
-        return respond
-
-    app.add_exception_handler(Problem, handler(lambda problem: problem))
-    app.add_exception_handler(RequestValidationError, handler(_validation))
-    app.add_exception_handler(HTTPException, handler(of_http))
-    app.add_exception_handler(store.StoreError, handler(_refusal))
-    app.add_exception_handler(redis.RedisError, handler(_unavailable))
-    app.add_exception_handler(OSError, handler(_of_system))
+    for kind in _EXPECTED:
+        app.add_exception_handler(kind, respond)
 
 
 def unexpected(request_id: str) -> Problem:
@@ -150,4 +196,5 @@ def unexpected(request_id: str) -> Problem:
 
 def of_validation(error: ValidationError) -> Problem:
     """A problem from a model validated by hand."""
-    return invalid(field_errors(error.errors()))
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return invalid(field_errors(found), len(found))

@@ -1,50 +1,123 @@
-"""Waiting for a job's events without holding a thread."""
+"""Waiting for a job's events without holding a thread, for as many at a time as there are places."""
 
 from __future__ import annotations
 
-import json
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
-from api.services import Services
+import redis
+import redis.asyncio
+
 from dmft_schema import Event, JobStatus
-from jobs.errors import JobNotFound
+from jobs.connection import connect_async
+from jobs.records import events_of
 from jobs.store import event_stream
 
-_BLOCK_MS = 2_000
+_BLOCK_MS = 1_000
+"""How long one read waits: a closing server, a revoked key and a deleted job are noticed this soon."""
+
+_PATIENCE = 60.0
+"""Seconds for which streams go on while the store does not answer."""
+
+_PAUSE = 0.5
 
 
-def is_final(event: Event) -> bool:
-    """Whether this is a job's last event."""
-    return event.kind == "status" and JobStatus(event.data["status"]).final
+class Streams:
+    """The waits of one API process, each with a connection of its own to Redis."""
 
+    def __init__(self, url: str, places: int) -> None:
+        self._redis: Any = connect_async(url, connections=places, timeout=_BLOCK_MS / 1000 + 5)
+        self._places = places
+        self.taken = 0
+        self.closing = False
 
-async def follow(
-    services: Services, job_id: str, after: str, deadline: float | None = None
-) -> AsyncIterator[Event | None]:
-    """Events of a job after the event id `after`, up to its final status.
+    def take(self) -> bool:
+        """Take a place, to be given back; False if all are taken."""
+        if self.closing or self.taken >= self._places:
+            return False
+        self.taken += 1
+        return True
 
-    Yields None every few seconds in which nothing happens; ends at `deadline` (time.monotonic()).
-    """
-    from starlette.concurrency import run_in_threadpool
+    def give_back(self) -> None:
+        self.taken -= 1
 
-    while deadline is None or time.monotonic() < deadline:
-        left = _BLOCK_MS
-        if deadline is not None:
-            left = max(1, min(left, int((deadline - time.monotonic()) * 1000)))
-        answer = await services.streams.xread({event_stream(job_id): after}, block=left, count=100)
-        entries = [entry for _, stream in answer or [] for entry in stream]
-        for entry_id, fields in entries:
-            after = entry_id
-            event = Event(id=entry_id, kind=fields["kind"], data=json.loads(fields["data"]))
-            yield event
-            if is_final(event):
-                return
-        if not entries:
+    async def close(self) -> None:
+        self.closing = True
+        await self._redis.aclose()
+
+    async def follow(
+        self,
+        job_id: str,
+        after: str = "0",
+        *,
+        deadline: float | None = None,
+        welcome: Callable[[], Awaitable[bool]] | None = None,
+    ) -> AsyncIterator[Event]:
+        """Events of a job after the event id `after`, up to its final status; needs a place.
+
+        Ends early at `deadline` (time.monotonic()), when the server closes, when the job is deleted, when the
+        store is away for long, and as soon as `welcome`, asked before each batch, says no.
+        """
+        heard = time.monotonic()
+        while not self.closing and (deadline is None or time.monotonic() < deadline):
+            left = _BLOCK_MS
+            if deadline is not None:
+                left = max(1, min(left, int((deadline - time.monotonic()) * 1000)))
             try:
-                job = await run_in_threadpool(services.store.get, job_id)
-            except JobNotFound:
+                found, over = await self._read(job_id, after, left)
+                if welcome is not None and not await welcome():
+                    return
+            except redis.RedisError:
+                if time.monotonic() - heard > _PATIENCE:
+                    return
+                await asyncio.sleep(_PAUSE)
+                continue
+            heard = time.monotonic()
+            for event in found:
+                after = event.id
+                yield event
+                if event.kind == "status" and JobStatus(event.data["status"]).final:
+                    return
+            if over:
                 return
-            if job.status.final:
-                return
-            yield None
+
+    async def _read(self, job_id: str, after: str, block_ms: int) -> tuple[list[Event], bool]:
+        """New events, and whether there will be none after them."""
+        position = {event_stream(job_id): after}
+        found = events_of(await self._redis.xread(position, block=block_ms, count=100))
+        if found:
+            return found, False
+        status = await self._redis.hget(f"dmft:job:{job_id}", "status")
+        if status is not None and not JobStatus(status).final:
+            return [], False
+        # The last event may have come between the two looks.
+        return events_of(await self._redis.xread(position, count=100)), True
+
+
+@asynccontextmanager
+async def place_in(streams: Streams) -> AsyncIterator[bool]:
+    """A place for as long as the block runs; False if there is none."""
+    taken = streams.take()
+    try:
+        yield taken
+    finally:
+        if taken:
+            streams.give_back()
+
+
+async def finished(streams: Streams, job_id: str, seconds: float) -> bool:
+    """Wait for a job's final status. False if there is no place to wait in.
+
+    Returns when it is there, or after `seconds`, or when waiting is over for another reason: whoever asks
+    looks at the job then.
+    """
+    async with place_in(streams) as placed:
+        if not placed:
+            return False
+        with suppress(redis.RedisError):
+            async for _ in streams.follow(job_id, deadline=time.monotonic() + seconds):
+                pass
+        return True

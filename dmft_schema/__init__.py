@@ -28,7 +28,7 @@ from dmft_schema.request import (
     SolveRequest,
     Training,
 )
-from dmft_schema.result import Diagnostics, ResultDocument, Summary
+from dmft_schema.result import Diagnostics, KernelSlice, ResultDocument, Summary
 
 __all__ = [
     "AlternatingMethod",
@@ -47,6 +47,7 @@ __all__ = [
     "JobPage",
     "JobStatus",
     "KernelData",
+    "KernelSlice",
     "LinearMethod",
     "Network",
     "Outputs",

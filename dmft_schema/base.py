@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+
+from dmft_schema.scalars import without_conversions
 
 FloatArray = NDArray[np.float64]
 
@@ -25,11 +34,25 @@ class StrictModel(BaseModel):
 
     __hash__ = None  # type: ignore[assignment]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_conversions(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        fields = cls.model_fields
+        return {
+            name: without_conversions(given, fields[name].annotation) if name in fields else given
+            for name, given in value.items()
+        }
+
 
 def _finite_array(value: Any, dimensions: tuple[int, ...]) -> FloatArray:
     shape_words = " or ".join({1: "a list of numbers", 2: "a list of rows"}[d] for d in dimensions)
     if isinstance(value, (str, bytes, dict)) or not np.iterable(value):
         raise ValueError(f"must be {shape_words}")
+    if _holds_booleans(value):
+        # Beside numbers they would become numbers.
+        raise ValueError(f"must be {shape_words} that holds numbers only, not true or false")
     try:
         raw = np.asarray(value)
     except ValueError:
@@ -47,6 +70,13 @@ def _finite_array(value: Any, dimensions: tuple[int, ...]) -> FloatArray:
         raise ValueError(f"must be finite; entry {where} is not")
     array.setflags(write=False)
     return array
+
+
+def _holds_booleans(value: Any) -> bool:
+    if not isinstance(value, list | tuple):
+        return isinstance(value, bool)
+    kinds = set(map(type, value))
+    return bool in kinds or (bool(kinds & {list, tuple}) and any(map(_holds_booleans, value)))
 
 
 def _matrix(value: Any) -> FloatArray:

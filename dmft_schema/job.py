@@ -98,6 +98,7 @@ class ProblemDetail(_Open):
     detail: str
     request_id: str = ""
     errors: list[FieldError] = []
+    error_count: int = Field(0, description="How many there are; `errors` names the first 20.")
 
 
 class Event(_Open):

@@ -44,6 +44,9 @@ KERNEL_EIGENVALUE_TOLERANCE = 1e-8
 MAX_FIELD_TIMES = 100
 MAX_FIELD_NEURONS = 10_000
 
+MAX_KERNEL_NAMES = 16
+"""Entries of outputs.kernels; a name may come more than once."""
+
 MAX_NAME_LENGTH = 200
 MAX_TAGS = 16
 MAX_TAG_LENGTH = 64

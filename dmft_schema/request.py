@@ -47,6 +47,7 @@ class Network(StrictModel):
     )
     weight_scales: list[Annotated[float, Field(gt=0, le=limits.MAX_SCALE)]] | None = Field(
         None,
+        max_length=limits.MAX_DEPTH + 1,
         description="sigma_0 .. sigma_L: layer l computes sigma_l W^l, W^l of unit variance. null: all 1.",
     )
     bias_scale: float = Field(
@@ -105,9 +106,11 @@ class Outputs(StrictModel):
     """Which arrays come back beside loss and predictions."""
 
     kernels: list[KernelName] = Field(
-        default=["phi", "g", "ntk"], description="phi and g at two times, ntk at equal times."
+        default=["phi", "g", "ntk"],
+        max_length=limits.MAX_KERNEL_NAMES,
+        description="phi and g at two times, ntk at equal times.",
     )
-    kernel_times: Literal["all"] | list[int] = Field(
+    kernel_times: Literal["all"] | Annotated[list[int], Field(max_length=limits.MAX_STEPS)] = Field(
         "all", description="Steps at which kernels are kept; negative counts from the end."
     )
 

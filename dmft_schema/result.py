@@ -94,3 +94,13 @@ class ResultDocument(_Open):
     manifest: dict[str, Any] = Field(
         default={}, description="Checksums, shapes, dtypes, invariants checked, request, citation."
     )
+
+
+class KernelSlice(_Open):
+    """GET /v1/solves/{id}/kernels/{kernel}: one kernel or response between two times."""
+
+    kernel: str
+    layer: int | None = None
+    t: int = Field(description="Step of the first time.")
+    s: int = Field(description="Step of the second time.")
+    values: list[Any] = Field(description="[P, P], or [P, C, P, C] for g and ntk with C > 1 outputs.")

@@ -195,11 +195,24 @@ class Artifacts:
                 continue
         return removed
 
-    def _stage(self, text: str) -> Path:
-        """A new file with this content, on disk, under a name that nobody else uses."""
+    @contextmanager
+    def incoming(self) -> Iterator[Path]:
+        """A path in staging for what is yet to be looked at; gone at the end."""
+        path = self._new_path()
+        path.touch(mode=0o600, exist_ok=False)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _new_path(self) -> Path:
         folder = self._root / "staging"
         self._make(folder)
-        path = folder / secrets.token_hex(16)
+        return folder / secrets.token_hex(16)
+
+    def _stage(self, text: str) -> Path:
+        """A new file with this content, on disk, under a name that nobody else uses."""
+        path = self._new_path()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "w") as stream:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
@@ -25,3 +27,24 @@ def connect(url: str) -> redis.Redis:
         retry_on_error=[redis.ConnectionError, redis.TimeoutError],
         **options,
     )
+
+
+def connect_async(
+    url: str, *, connections: int, timeout: float, connect_timeout: float = 3.0
+) -> redis.asyncio.Redis:
+    """A client for an event loop: at most so many connections, each command answered within `timeout`.
+
+    Who finds all connections in use waits `connect_timeout` for one, and is then told that the store does
+    not answer. Connections that a restarted server has closed are replaced.
+    """
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=connect_timeout,
+        decode_responses=True,
+        socket_timeout=timeout,
+        socket_connect_timeout=connect_timeout,
+        retry=AsyncRetry(ExponentialBackoff(cap=0.2, base=0.02), 2),
+        retry_on_error=[redis.ConnectionError],
+    )
+    return redis.asyncio.Redis(connection_pool=pool)

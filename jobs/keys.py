@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import redis
+import redis.asyncio
 
 Role = Literal["user", "admin"]
 KEYS = "dmft:keys"
@@ -120,6 +121,13 @@ class KeyStore:
             raise ValueError("a key id has 12 characters")
         matching = [digest for digest in self._redis.hkeys(KEYS) if digest.startswith(key_id)]
         return bool(matching) and bool(self._redis.hdel(KEYS, *matching))
+
+
+async def identify(client: redis.asyncio.Redis, key: str) -> User | None:
+    """KeyStore.authenticate, for an event loop."""
+    connection: Any = client
+    found = await connection.hget(KEYS, _hash(key))
+    return _user(found) if found else None
 
 
 def _user(value: str) -> User:

@@ -6,8 +6,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from dmft_schema import Job, JobError, JobStatus, Progress, SolveRequest
+from dmft_schema import Event, Job, JobError, JobStatus, Progress, SolveRequest
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,15 @@ class Tombstone:
             return None
         words = json.loads(kept)
         return cls(words["owner"], words["why"], datetime.fromtimestamp(words["at"] / 1000, UTC))
+
+
+def events_of(answer: Any) -> list[Event]:
+    """The events in Redis' answer to XREAD of one job's stream."""
+    return [
+        Event(id=entry_id, kind=fields["kind"], data=json.loads(fields["data"]))
+        for _, entries in answer or []
+        for entry_id, fields in entries
+    ]
 
 
 def digest(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +61,18 @@ class Settings(BaseSettings):
         False, description="Whether the group of `artifact_dir` may read and write in it."
     )
     max_wait_seconds: float = Field(60.0, ge=0, description="Longest `Prefer: wait=N` honoured.")
+    max_streams: int = Field(
+        1000, ge=1, description="Event streams and waiting requests that one API process serves at a time."
+    )
+    max_connections: int = Field(
+        4000, ge=16, description="Connections of one API process (at most what its open files allow)."
+    )
+    root_path: str = Field(
+        "", description="Prefix under which a proxy shows the API, such as `/dmft`; it may leave it on."
+    )
+    cors_origins: str = Field(
+        "", description="Origins whose pages may call the API, separated by commas; `*` means all."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="Level of the server's logs."
     )
@@ -71,6 +84,13 @@ class Settings(BaseSettings):
     )
     log_bytes: int = Field(10 * 2**20, gt=0, description="Size at which a log is rotated.")
     log_files: int = Field(3, ge=1, description="Rotated logs that are kept.")
+
+    @field_validator("root_path")
+    @classmethod
+    def _from_slash_to_name(cls, value: str) -> str:
+        if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", value):
+            raise ValueError("must be a path such as /dmft")
+        return value.rstrip("/")
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -223,12 +223,7 @@ class JobStore:
 
     def events(self, job_id: str, after: str = "0", block_ms: int | None = None) -> list[Event]:
         """Events after the event id `after`; waits up to `block_ms` for the first."""
-        answer = self._redis.xread({event_stream(job_id): after}, count=100, block=block_ms)
-        entries = [entry for _, stream in answer or [] for entry in stream]
-        return [
-            Event(id=entry_id, kind=fields["kind"], data=json.loads(fields["data"]))
-            for entry_id, fields in entries
-        ]
+        return records.events_of(self._redis.xread({event_stream(job_id): after}, count=100, block=block_ms))
 
     def live_workers(self) -> int:
         """Worker processes heard of within a lease."""

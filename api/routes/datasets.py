@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from api.auth import CurrentUser, user
 from api.problems import Problem, of_validation
+from api.routing import Route
 from api.services import Services, ServicesDep
+from dmft_schema.refusal import shortened
 from dmft_schema.upload import UploadError, read_npz
 from jobs.keys import User
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"], dependencies=[Depends(user)])
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], dependencies=[Depends(user)], route_class=Route)
+
+_DATASET_ID = re.compile(r"[0-9a-f]{64}")
 
 _NPZ_BODY = {
     "requestBody": {
@@ -25,19 +29,29 @@ _NPZ_BODY = {
 }
 
 
-@router.post("", status_code=201, openapi_extra=_NPZ_BODY)
+@router.post(
+    "",
+    status_code=201,
+    openapi_extra=_NPZ_BODY,
+    responses={200: {"description": "You had it already.", "model": dict[str, Any]}},
+)
 async def upload(
     request: Request, response: Response, services: ServicesDep, caller: CurrentUser
 ) -> dict[str, Any]:
     """Upload an NPZ with x, y[, x_test, y_test] or kernel, y[, cross_kernel, test_kernel, y_test]."""
-    content = await request.body()
-    description, new = await run_in_threadpool(_store, services, content, caller)
+    description, new = await services.intake.take(request, caller.id, store, caller)
     response.status_code = 201 if new else 200
-    response.headers["Location"] = f"/v1/datasets/{description['id']}"
+    response.headers["Location"] = f"{request.scope['root_path']}/v1/datasets/{description['id']}"
     return description
 
 
-def _store(services: Services, content: bytes, caller: User) -> tuple[dict[str, Any], bool]:
+def store(services: Services, content: bytes, caller: User) -> tuple[dict[str, Any], bool]:
+    """Keep the dataset in an upload: its description, and whether the caller did not have it yet.
+
+    Raises:
+        Problem: it is refused.
+        StorageFull: too little room is left.
+    """
     try:
         data = read_npz(content)
     except UploadError as error:
@@ -65,7 +79,8 @@ def list_datasets(services: ServicesDep, caller: CurrentUser) -> dict[str, Any]:
 @router.get("/{dataset_id}")
 def get(dataset_id: str, services: ServicesDep, caller: CurrentUser) -> dict[str, Any]:
     """One dataset's id and sizes."""
-    found = services.artifacts.dataset_description(dataset_id, caller.id)
+    known = _DATASET_ID.fullmatch(dataset_id)
+    found = services.artifacts.dataset_description(dataset_id, caller.id) if known else None
     if found is None:
-        raise Problem(404, "dataset_not_found", f"you have no dataset {dataset_id}")
+        raise Problem(404, "dataset_not_found", f"you have no dataset {shortened(dataset_id, 100)}")
     return found

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
+from numpy.typing import NDArray
+from pydantic_core import to_json
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Message, Receive, Scope, Send
 
 from api.auth import CurrentUser, user
 from api.problems import Problem, invalid
+from api.routing import Route
 from api.services import Services, ServicesDep
-from dmft_schema import FieldError, ResultDocument, kernel_slice
+from dmft_schema import FieldError, KernelSlice, ResultDocument, kernel_slice
 from jobs.artifacts import RESULT_JSON, RESULT_NPZ
 from jobs.keys import User
 
-router = APIRouter(prefix="/v1/solves", tags=["results"], dependencies=[Depends(user)])
+router = APIRouter(prefix="/v1/solves", tags=["results"], dependencies=[Depends(user)], route_class=Route)
 
 
 def _artifact(services: Services, job_id: str, caller: User) -> str:
@@ -37,12 +44,36 @@ def _artifact(services: Services, job_id: str, caller: User) -> str:
     return name
 
 
+class _File(FileResponse):
+    """A stored file, by ranges; what cannot be had of it is a problem like any other."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["state"]["method"] == "HEAD":
+            scope = {**scope, "method": "HEAD"}  # nothing is read then
+        refused = False
+
+        async def send_checked(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                refused = True
+                size = (await run_in_threadpool(os.stat, self.path)).st_size
+                detail = f"the Range asked for is none of this file of {size} bytes"
+                headers = {"Content-Range": f"bytes */{size}"}
+                problem = Problem(416, "range_not_satisfiable", detail, headers=headers)
+                await problem.response(scope["state"]["request_id"])(scope, receive, send)
+            elif not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, send_checked)
+
+
 def _file(path: Path, name: str, media_type: str, if_none_match: str | None) -> Response:
     # An attempt's files never change, so the attempt's name is a strong validator.
     etag = f'"{name}"'
-    if if_none_match is not None and etag in if_none_match:
+    known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    if etag in known or "*" in known:
         return Response(status_code=304, headers={"ETag": etag})
-    return FileResponse(path, media_type=media_type, headers={"ETag": etag})
+    return _File(path, media_type=media_type, headers={"ETag": etag})
 
 
 IfNoneMatch = Annotated[str | None, Header()]
@@ -74,7 +105,7 @@ def result_npz(
     return response
 
 
-@router.get("/{job_id}/kernels/{kernel}")
+@router.get("/{job_id}/kernels/{kernel}", response_model=KernelSlice)
 def kernel(
     job_id: str,
     kernel: Literal["phi", "g", "ntk", "a", "b"],
@@ -85,7 +116,7 @@ def kernel(
     ] = None,
     t: Annotated[int, Query(description="Index into the kernel times; negative from the end.")] = -1,
     s: Annotated[int | None, Query(description="The other time; t when absent.")] = None,
-) -> dict[str, Any]:
+) -> Response:
     """One kernel or response between two times, [P, P] (or [P, C, P, C] for g and ntk with C > 1 outputs)."""
     name = _artifact(services, job_id, caller)
     path = services.artifacts.result_file(name, RESULT_NPZ)
@@ -97,10 +128,13 @@ def kernel(
             raise Problem(404, "no_such_kernel", str(missing.args[0])) from None
         except (IndexError, ValueError) as wrong:
             raise invalid([FieldError(loc=["query"], msg=str(wrong))]) from None
-        return {
-            "kernel": kernel,
-            "layer": layer,
-            "t": int(steps[t]),
-            "s": int(steps[t if s is None else s]),
-            "values": values.tolist(),
-        }
+        head = {"kernel": kernel, "layer": layer, "t": int(steps[t]), "s": int(steps[t if s is None else s])}
+    return StreamingResponse(_in_rows(head, values), media_type="application/json")
+
+
+def _in_rows(head: dict[str, Any], values: NDArray[Any]) -> Iterator[bytes]:
+    """The answer as JSON, row by row: at once it would hold up everybody, and take twenty times its size."""
+    yield to_json(head)[:-1] + b',"values":['
+    for index, row in enumerate(values):
+        yield (b"," if index else b"") + to_json(row.tolist(), inf_nan_mode="null")
+    yield b"]}"

@@ -9,20 +9,23 @@ from fastapi.responses import HTMLResponse
 
 from api.auth import public
 from api.problems import Problem
+from api.routing import Route
 from api.services import ServicesDep
 from dmft_schema import Capabilities
 
-router = APIRouter(tags=["server"], dependencies=[Depends(public)])
+router = APIRouter(tags=["server"], dependencies=[Depends(public)], route_class=Route)
 
 VERSION = metadata.version("dmft-service")
+_PAGE = (resources.files("api") / "static" / "index.html").read_text()
 
 
 @router.get("/v1/capabilities", response_model=Capabilities)
-def capabilities(services: ServicesDep) -> Capabilities:
+async def capabilities(services: ServicesDep) -> Capabilities:
     """Methods, activations, losses, architectures and limits of this server."""
     settings = services.settings
     return Capabilities.of_contract(
         VERSION,
+        max_streams=settings.max_streams,
         max_body_bytes=settings.max_body_bytes,
         max_running_per_user=settings.max_running_per_user,
         max_queued_per_user=settings.max_queued_per_user,
@@ -33,22 +36,21 @@ def capabilities(services: ServicesDep) -> Capabilities:
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:
     """The API process answers."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
-def readyz(services: ServicesDep) -> dict[str, str | int]:
+async def readyz(services: ServicesDep) -> dict[str, str | int]:
     """The store answers and a worker is alive."""
-    services.store.ping()
-    workers = services.store.live_workers()
+    workers = await services.live_workers()
     if workers == 0:
         raise Problem(503, "no_live_worker", "no worker is alive: start one with `dmft worker`")
     return {"status": "ready", "workers": workers}
 
 
 @router.get("/", response_class=HTMLResponse, include_in_schema=False)
-def page() -> str:
+async def page() -> str:
     """The page."""
-    return (resources.files("api") / "static" / "index.html").read_text()
+    return _PAGE

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
+import redis
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic_core import to_json
+from sse_starlette import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
-from api.auth import CurrentUser, user
+from api import admission, openapi, streams
+from api.auth import CurrentUser, key_of, user
 from api.examples import SOLVE_EXAMPLES
 from api.problems import Problem, invalid
+from api.routing import Route
 from api.services import Services, ServicesDep
-from api.streams import follow
-from dmft_schema import FieldError, Job, JobPage, JobStatus, SolveRequest, UploadedData
-from dmft_schema.memory import Demand, Sized, Sizes, shortage
-from dmft_schema.numerics import NUMERICS_VERSION
-from dmft_schema.support import check_size, check_targets
-from jobs.keys import User
-from worker import tickets
+from dmft_schema import FieldError, Job, JobPage, JobStatus, SolveRequest
+from jobs.errors import StoreError
 
-router = APIRouter(prefix="/v1/solves", tags=["solves"], dependencies=[Depends(user)])
+router = APIRouter(prefix="/v1/solves", tags=["solves"], dependencies=[Depends(user)], route_class=Route)
 
-_EVENT_ID = re.compile(r"^\d+(-\d+)?$")
-_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d+)")
+_EVENT_ID = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,18})\b", re.IGNORECASE | re.ASCII)
+_PING_SECONDS = 5
+_SEND_SECONDS = 60.0
+"""A reader that takes nothing for this long has gone."""
 
 
-@router.post("", status_code=202, response_model=Job)
+@router.post(
+    "",
+    status_code=202,
+    response_model=Job,
+    openapi_extra=openapi.json_body(SolveRequest, SOLVE_EXAMPLES),
+    responses={200: {"model": Job, "description": "The solve that this idempotency key made before."}},
+)
 async def create(
-    body: Annotated[SolveRequest, Body(openapi_examples=SOLVE_EXAMPLES)],
+    request: Request,
     response: Response,
     services: ServicesDep,
     caller: CurrentUser,
@@ -39,60 +47,39 @@ async def create(
     prefer: Annotated[str | None, Header()] = None,
 ) -> Job:
     """Queue a solve. `Prefer: wait=N` answers when it is finished, or after N seconds."""
-    job, created = await run_in_threadpool(_submit, services, body, caller, idempotency_key)
-    response.headers["Location"] = f"/v1/solves/{job.id}"
-    if not created:
+    submission = await services.intake.take(request, caller.id, admission.submit, caller, idempotency_key)
+    job = submission.job
+    response.headers["Location"] = f"{request.scope['root_path']}/v1/solves/{job.id}"
+    if not submission.created:
         response.status_code = 200
     wanted = _PREFER_WAIT.search(prefer or "")
     if wanted:
         seconds = min(float(wanted[1]), services.settings.max_wait_seconds)
-        async for _ in follow(services, job.id, "0", time.monotonic() + seconds):
-            pass
-        response.headers["Preference-Applied"] = f"wait={seconds:g}"
-        job = await run_in_threadpool(services.store.get, job.id)
-    return job
+        if await streams.finished(services.streams, job.id, seconds):
+            response.headers["Preference-Applied"] = f"wait={seconds:g}"
+            job = await run_in_threadpool(_as_it_is, services, job)
+    return under(request, job)
 
 
-def _submit(services: Services, body: SolveRequest, caller: User, key: str | None) -> tuple[Job, bool]:
-    data = body.data
-    sizes: Sized = _check_dataset(services, body, caller) if isinstance(data, UploadedData) else data
-    lacking = shortage(Demand.of(body, sizes), services.settings.solve_bytes)
-    if lacking is not None:
-        raise Problem(422, "would_not_fit", f"{lacking.message}. {lacking.advice}")
-    device_class = services.settings.device.split(":")[0]
-    submission = services.store.submit(
-        body,
-        caller.id,
-        owner_name=caller.name,
-        request_hash=body.content_hash(NUMERICS_VERSION, device_class),
-        idempotency_key=key,
-    )
-    if submission.job.status is JobStatus.QUEUED:
-        tickets.send(services.celery)
-    return submission.job, submission.created
-
-
-def _check_dataset(services: Services, body: SolveRequest, caller: User) -> Sizes:
-    """The sizes of an uploaded dataset that the request goes with."""
-    assert isinstance(body.data, UploadedData)
-    known = services.artifacts.dataset_description(body.data.dataset_id, caller.id)
-    place: list[str | int] = ["data", "dataset_id"]
-    if known is None:
-        message = "you have no dataset with this id; upload it with POST /v1/datasets"
-        raise invalid([FieldError(loc=place, msg=message)])
+def _as_it_is(services: Services, job: Job) -> Job:
+    """The job now; as it was if the store does not say, for it has been accepted all the same."""
     try:
-        check_size(body, known["points"] + known["test_points"], known["outputs"])
-    except ValueError as error:
-        raise invalid([FieldError(loc=["training", "steps"], msg=str(error))]) from None
-    try:
-        check_targets(body, known["target_kinds"])
-    except ValueError as error:
-        raise invalid([FieldError(loc=["training", "loss"], msg=str(error))]) from None
-    return Sizes(known["points"], known["test_points"], known["outputs"])
+        return services.store.get(job.id)
+    except (redis.RedisError, StoreError):
+        return job
+
+
+def under(request: Request, job: Job) -> Job:
+    """The job with links that hold behind the proxy in front."""
+    root = request.scope["root_path"]
+    if not root:
+        return job
+    return job.model_copy(update={"links": {name: root + link for name, link in job.links.items()}})
 
 
 @router.get("", response_model=JobPage)
 def list_solves(
+    request: Request,
     services: ServicesDep,
     caller: CurrentUser,
     status: JobStatus | None = None,
@@ -101,7 +88,7 @@ def list_solves(
         str | None, Query(description="Admins: one user's solves, by name or id, or `*`.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(pattern=r"^\d{1,18}$")] = None,
+    cursor: Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$")] = None,
 ) -> JobPage:
     """Your solves, newest first."""
     whose: str | None = caller.id
@@ -111,20 +98,21 @@ def list_solves(
         if found != caller.id and not caller.is_admin:
             raise Problem(403, "admins_only", "only admins may list other users' solves")
         whose = None if owner == "*" else found or owner
-    return services.store.page(owner=whose, status=status, tag=tag, limit=limit, cursor=cursor)
+    page = services.store.page(owner=whose, status=status, tag=tag, limit=limit, cursor=cursor)
+    return page.model_copy(update={"items": [under(request, job) for job in page.items]})
 
 
 @router.get("/{job_id}", response_model=Job)
-def get(job_id: str, services: ServicesDep, caller: CurrentUser) -> Job:
+def get(job_id: str, request: Request, services: ServicesDep, caller: CurrentUser) -> Job:
     """One solve: its status, progress, and why it still waits."""
-    return services.job_of(job_id, caller)
+    return under(request, services.job_of(job_id, caller))
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=Job)
-def cancel(job_id: str, services: ServicesDep, caller: CurrentUser) -> Job:
+def cancel(job_id: str, request: Request, services: ServicesDep, caller: CurrentUser) -> Job:
     """Ask a solve to stop. A running one keeps the trajectory it had reached."""
     services.job_of(job_id, caller)
-    return services.store.cancel(job_id)
+    return under(request, services.store.cancel(job_id))
 
 
 @router.delete("/{job_id}", status_code=204)
@@ -138,10 +126,24 @@ def delete(job_id: str, services: ServicesDep, caller: CurrentUser) -> None:
         services.store.removed(unused)
 
 
+class _Events(EventSourceResponse):
+    """An event stream that gives its place back."""
+
+    def __init__(self, events: AsyncIterator[Any], places: streams.Streams) -> None:
+        super().__init__(events, ping=_PING_SECONDS, send_timeout=_SEND_SECONDS, sep="\n")
+        self._places = places
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._places.give_back()
+
+
 @router.get(
     "/{job_id}/events",
-    response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}}},
+    response_class=EventSourceResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def events(
     job_id: str,
@@ -149,21 +151,25 @@ async def events(
     services: ServicesDep,
     caller: CurrentUser,
     last_event_id: Annotated[str | None, Header()] = None,
-) -> StreamingResponse:
+) -> EventSourceResponse:
     """Server-sent events, `progress` and `status`, up to the final status. `Last-Event-ID` resumes."""
     await run_in_threadpool(services.job_of, job_id, caller)
     after = last_event_id or "0"
-    if not _EVENT_ID.match(after):
+    numbers = _EVENT_ID.fullmatch(after)
+    if not numbers or any(int(number or 0) >= 2**64 for number in numbers.groups()):
         message = "must be the id of an event of this stream"
         raise invalid([FieldError(loc=["header", "Last-Event-ID"], msg=message)])
+    key = key_of(request) or ""
 
-    async def lines() -> AsyncIterator[str]:
-        async for event in follow(services, job_id, after):
-            if event is None:
-                yield ": still there\n\n"
-            else:
-                data = event.model_dump_json(include={"data"}).removeprefix('{"data":')[:-1]
-                yield f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n"
+    async def welcome() -> bool:
+        return await services.identify(key) == caller
 
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
+    async def lines() -> AsyncIterator[dict[str, str]]:
+        async for event in services.streams.follow(job_id, after, welcome=welcome):
+            data = to_json(event.data).decode()
+            yield {"id": event.id, "event": event.kind, "data": data, "sep": "\n"}
+
+    if not services.streams.take():
+        detail = "too many event streams are open: poll the solve, or try again shortly"
+        raise Problem(503, "too_many_streams", detail, headers={"Retry-After": "5"})
+    return _Events(lines(), services.streams)

@@ -6,8 +6,9 @@ import httpx
 import pytest
 from fastapi import APIRouter
 
-from api.auth import check_every_route, public
+from api.auth import public
 from api.main import create_app
+from api.routing import check_every_route
 from jobs.settings import Settings
 
 

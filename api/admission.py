@@ -1,0 +1,94 @@
+"""From the bytes of a request to a queued solve: what may be refused on the way, and in which order."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from api.problems import Problem, invalid, of_validation
+from api.services import Services
+from dmft_schema import FieldError, JobStatus, SolveRequest, UploadedData
+from dmft_schema.memory import Demand, Sized, Sizes, shortage
+from dmft_schema.numerics import NUMERICS_VERSION
+from dmft_schema.support import check_size, check_targets
+from jobs.keys import User
+from jobs.records import Submission
+from worker import tickets
+
+MAX_LISTS = 20_000
+"""Lists and objects in a body: some ten thousand rows are the most that data of MAX_POINTS points have."""
+
+MAX_STRINGS = 10_000
+"""Strings in a body, names of fields included; a request has a hundred."""
+
+
+def submit(services: Services, body: bytes, caller: User, idempotency_key: str | None) -> Submission:
+    """Queue the solve that a body asks for, or answer with what is known of it already.
+
+    Raises:
+        Problem: it is refused.
+        StoreError: the store refuses it.
+    """
+    request = parse(body)
+    data = request.data
+    sizes: Sized = _check_dataset(services, request, caller) if isinstance(data, UploadedData) else data
+    lacking = shortage(Demand.of(request, sizes), services.settings.solve_bytes)
+    if lacking is not None:
+        raise Problem(422, "would_not_fit", f"{lacking.message}. {lacking.advice}")
+    device_class = services.settings.device.split(":")[0]
+    submission = services.store.submit(
+        request,
+        caller.id,
+        owner_name=caller.name,
+        request_hash=request.content_hash(NUMERICS_VERSION, device_class),
+        idempotency_key=idempotency_key,
+    )
+    if submission.job.status is JobStatus.QUEUED:
+        tickets.send(services.celery)
+    return submission
+
+
+def parse(body: bytes) -> SolveRequest:
+    """The request that a body is.
+
+    Raises:
+        Problem: 400 if it is not JSON, 422 if it is no request.
+    """
+    _check_shape(body)
+    try:
+        asked = from_json(body)
+    except ValueError as error:
+        raise Problem(400, "invalid_json", f"the body is not valid JSON: {error}") from None
+    try:
+        return SolveRequest.model_validate(asked)
+    except ValidationError as error:
+        raise of_validation(error) from None
+
+
+def _check_shape(body: bytes) -> None:
+    # Objects cost Python twenty times their bytes: counted before any is made.
+    for what, count, limit in (
+        ("lists and objects", body.count(b"[") + body.count(b"{"), MAX_LISTS),
+        ("strings", body.count(b'"') // 2, MAX_STRINGS),
+    ):
+        if count > limit:
+            raise invalid([FieldError(loc=[], msg=f"the body holds {count} {what} (limit: {limit})")])
+
+
+def _check_dataset(services: Services, request: SolveRequest, caller: User) -> Sizes:
+    """The sizes of an uploaded dataset that the request goes with."""
+    assert isinstance(request.data, UploadedData)
+    known = services.artifacts.dataset_description(request.data.dataset_id, caller.id)
+    place: list[str | int] = ["data", "dataset_id"]
+    if known is None:
+        message = "you have no dataset with this id; upload it with POST /v1/datasets"
+        raise invalid([FieldError(loc=place, msg=message)])
+    try:
+        check_size(request, known["points"] + known["test_points"], known["outputs"])
+    except ValueError as error:
+        raise invalid([FieldError(loc=["training", "steps"], msg=str(error))]) from None
+    try:
+        check_targets(request, known["target_kinds"])
+    except ValueError as error:
+        raise invalid([FieldError(loc=["training", "loss"], msg=str(error))]) from None
+    return Sizes(known["points"], known["test_points"], known["outputs"])
