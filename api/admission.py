@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from api.problems import Problem, invalid, of_validation
 from api.services import Services
-from dmft_schema import FieldError, JobStatus, SolveRequest, UploadedData
+from dmft_schema import FieldError, JobStatus, SolveRequest, UploadedData, large
 from dmft_schema.memory import Demand, Sized, Sizes, shortage
 from dmft_schema.numerics import NUMERICS_VERSION
 from dmft_schema.support import check_size, check_targets
@@ -56,7 +55,9 @@ def parse(body: bytes) -> SolveRequest:
     """
     _check_shape(body)
     try:
-        asked = from_json(body)
+        asked = large.read(body)
+    except large.TooMuchBeside as error:
+        raise invalid([FieldError(loc=[], msg=str(error))]) from None
     except ValueError as error:
         raise Problem(400, "invalid_json", f"the body is not valid JSON: {error}") from None
     try:

@@ -15,12 +15,13 @@ import os
 import resource
 import signal
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -40,6 +41,9 @@ PLACES = 16
 WAIT_SECONDS = 120.0
 """Longest that a large body waits for its turn."""
 
+WORK_SECONDS = 120.0
+"""Longest that one body may be worked on."""
+
 MEMORY_BYTES = 768 * 2**20
 """What one process may take for one body: some ten times the largest body of the default settings."""
 
@@ -49,11 +53,12 @@ class Intake:
 
     def __init__(self, make_context: Callable[[], Any], artifacts: Artifacts) -> None:
         """`make_context` makes, in each process, what those functions get as their first argument."""
-        self._make_context = make_context
         self._artifacts = artifacts
-        self._pools: asyncio.Queue[ProcessPoolExecutor | None] = asyncio.Queue()
-        for _ in range(PROCESSES):
-            self._pools.put_nowait(None)  # started when there is something for it
+        self._helpers = [_Helper(make_context) for _ in range(PROCESSES)]
+        self._free: asyncio.Queue[_Helper] = asyncio.Queue()
+        for helper in self._helpers:
+            self._free.put_nowait(helper)
+        self._threads = ThreadPoolExecutor(PROCESSES, thread_name_prefix="intake")
         self._places = asyncio.Semaphore(PLACES)
         self._turns: dict[str, asyncio.Lock] = {}
         self._waiting: dict[str, int] = {}
@@ -93,32 +98,66 @@ class Intake:
             if not self._waiting[user_id]:
                 del self._waiting[user_id], self._turns[user_id]
 
-    async def _in_process(self, task: Callable[[], T]) -> T:
-        pool = await self._pools.get()
+    async def _in_process(self, task: Callable[[Any], T]) -> T:
+        helper = await self._free.get()
         try:
-            if pool is None:
-                pool = ProcessPoolExecutor(
-                    1,
-                    mp_context=multiprocessing.get_context("spawn"),
-                    initializer=_begin,
-                    initargs=(self._make_context,),
-                )
-            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(pool, task))
-        except BrokenProcessPool:
-            logger.warning("a process that worked on a large body has ended", exc_info=True)
-            if pool is not None:
-                pool.shutdown(wait=False)
-            pool = None
-            raise _too_much() from None
-        finally:
-            self._pools.put_nowait(pool)
+            loop = asyncio.get_running_loop()
+            running = loop.run_in_executor(self._threads, helper.run, task)
+        except BaseException:
+            self._free.put_nowait(helper)
+            raise
+        # Whoever asked may be gone before it is done; the process is free only then.
+        running.add_done_callback(lambda _: self._free.put_nowait(helper))
+        outcome = await asyncio.shield(running)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return cast(T, outcome)
 
     def close(self) -> None:
-        """End the processes that are not at work; the others end with their work."""
-        while not self._pools.empty():
-            pool = self._pools.get_nowait()
-            if pool is not None:
-                pool.shutdown(wait=False, cancel_futures=True)
+        """End the processes; what they were working on is not done."""
+        for helper in self._helpers:
+            helper.end()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Helper:
+    """A process for one body at a time, started when there is one."""
+
+    def __init__(self, make_context: Callable[[], Any]) -> None:
+        self._make_context = make_context
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection[Any, Any] | None = None
+
+    def run(self, task: Callable[[Any], Any]) -> Any:
+        """What the task returns, or the exception that it raises."""
+        try:
+            if self._process is None or not self._process.is_alive():
+                self._start()
+            assert self._pipe is not None
+            self._pipe.send(task)
+            if self._pipe.poll(WORK_SECONDS):
+                return self._pipe.recv()
+            logger.warning("a large body took longer than %g s", WORK_SECONDS)
+        except (EOFError, OSError):
+            logger.warning("a process that worked on a large body has ended", exc_info=True)
+        self.end()
+        return _too_much()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=[theirs, self._make_context], daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._process = None
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
 
 
 @asynccontextmanager
@@ -141,24 +180,34 @@ def _too_much() -> Problem:
 
 # In a process for large bodies
 
-_context: Any = None
 
-
-def _begin(make_context: Callable[[], Any]) -> None:
-    global _context
+def _serve(pipe: Connection[Any, Any], make_context: Callable[[], Any]) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(5)  # whoever asks for little is answered first
-    _context = make_context()
+    context = make_context()
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-
-
-def _work_on(work: Callable[..., T], path: Path, arguments: tuple[Any, ...]) -> T:
-    try:
-        return work(_context, path.read_bytes(), *arguments)
-    except MemoryError:
-        raise _too_much() from None
-    except Exception as error:
-        raise of_exception(error) from None
-    finally:
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_outcome(task, context))
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _outcome(task: Callable[[Any], Any], context: Any) -> Any:
+    try:
+        return task(context)
+    except MemoryError:
+        return _too_much()
+    except Exception as error:
+        try:
+            return of_exception(error)
+        except Exception:
+            logger.exception("work on a large body failed")
+            return RuntimeError(f"{type(error).__name__} in a process for large bodies")
+
+
+def _work_on(work: Callable[..., T], path: Path, arguments: tuple[Any, ...], context: Any) -> T:
+    return work(context, path.read_bytes(), *arguments)

@@ -6,14 +6,10 @@ import argparse
 import os
 import socket
 
-import uvicorn
-
 from api.main import create_app
+from api.server import Server
 from cli import options
 from jobs import logs
-
-GRACE_SECONDS = 5
-"""How long open event streams may hold up a shutdown."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +22,6 @@ def run(arguments: argparse.Namespace) -> None:
     options.external_redis(settings)
     os.umask(0o077)
     logs.configure(settings)
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
+    server = Server(create_app(settings), settings, host=settings.host, port=settings.port, log_config=None)
     sockets = None if arguments.fd is None else [socket.socket(fileno=arguments.fd)]
-    uvicorn.Server(config).run(sockets)
+    server.run(sockets)

@@ -29,6 +29,7 @@ from dmft_schema.request import (
     Training,
 )
 from dmft_schema.result import Diagnostics, KernelSlice, ResultDocument, Summary
+from dmft_schema.summary import RequestSummary
 
 __all__ = [
     "AlternatingMethod",
@@ -54,6 +55,7 @@ __all__ = [
     "PerturbationMethod",
     "ProblemDetail",
     "Progress",
+    "RequestSummary",
     "ResultDocument",
     "SolveRequest",
     "StaticNtkMethod",

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dmft_schema.request import SolveRequest
+from dmft_schema.summary import RequestSummary
 
 
 class JobStatus(StrEnum):
@@ -70,7 +70,9 @@ class Job(_Open):
     queue_position: int | None = None
     waiting_reason: str | None = None
     progress: Progress = Progress()
-    request: SolveRequest
+    request: RequestSummary = Field(
+        RequestSummary(), description="A summary; the whole request is at `links.request`."
+    )
     request_hash: str
     error: JobError | None = None
     links: dict[str, str] = {}

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from dmft_schema import limits
 from dmft_schema.base import StrictModel
 from dmft_schema.data import Data, UploadedData
+from dmft_schema.large import canonical
 from dmft_schema.methods import DmftMethod, Method
 from dmft_schema.support import check_size, check_support, check_targets
 
@@ -186,6 +187,12 @@ class SolveRequest(StrictModel):
 
         Name, tags, priority and reuse are left out: they change nothing that is computed.
         """
-        content = self.model_dump(mode="json", exclude={"name", "tags", "priority", "reuse"})
-        text = json.dumps([content, *numerics], sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        left_out = {"name", "tags", "priority", "reuse"}
+        content = {name: getattr(self, name) for name in type(self).model_fields if name not in left_out}
+        digest = hashlib.sha256(b"[")
+        for piece in canonical(content):
+            digest.update(piece)
+        for name in numerics:
+            digest.update(b"," + json.dumps(name).encode())
+        digest.update(b"]")
+        return digest.hexdigest()

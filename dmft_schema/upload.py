@@ -12,6 +12,9 @@ from dmft_schema.data import InputData, KernelData
 MAX_UNPACKED_BYTES = 512 * 2**20
 """Largest size of an upload's arrays, unpacked."""
 
+MAX_ARRAYS = 16
+"""Arrays in an upload; those that have a meaning are fewer."""
+
 _INPUT_FIELDS = {"x": "inputs", "y": "targets", "x_test": "test_inputs", "y_test": "test_targets"}
 _KERNEL_FIELDS = {
     "kernel": "kernel",
@@ -54,7 +57,10 @@ def _arrays(content: bytes) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             # Sizes are declared in the directory: a bomb is refused before it is unpacked.
-            unpacked = sum(entry.file_size for entry in archive.infolist())
+            entries = archive.infolist()
+        if len(entries) > MAX_ARRAYS:
+            raise UploadError(f"the NPZ holds {len(entries)} arrays (limit: {MAX_ARRAYS})")
+        unpacked = sum(entry.file_size for entry in entries)
         if unpacked > MAX_UNPACKED_BYTES:
             raise UploadError(f"the NPZ unpacks to {unpacked} bytes (limit: {MAX_UNPACKED_BYTES})")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from dmft_schema import Event, Job, JobError, JobStatus, Progress, SolveRequest
+from pydantic import BaseModel
+
+from dmft_schema import Event, Job, JobError, JobStatus, Progress, RequestSummary, SolveRequest
+from dmft_schema.summary import summarise
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,41 @@ def events_of(answer: Any) -> list[Event]:
     ]
 
 
-def digest(text: str) -> str:
+def digest(text: bytes) -> str:
     """SHA-256, hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text).hexdigest()
+
+
+SHOWN = (
+    *("id", "status", "name", "owner", "owner_name", "tags", "created_at", "started_at", "finished_at"),
+    *("expires_at", "attempts", "cancel_requested", "cached", "progress", "request_hash", "content_hash"),
+    *("error", "artifact", "summary"),
+)
+"""The fields of a record that an answer is made of: all but the request, which may be megabytes."""
+
+
+def _summary(request: SolveRequest) -> RequestSummary:
+    parts = {name: getattr(request, name) for name in type(request).model_fields}
+    data = parts.pop("data")
+    plain = {name: p.model_dump(mode="json") if isinstance(p, BaseModel) else p for name, p in parts.items()}
+    return summarise({"data": {name: getattr(data, name) for name in type(data).model_fields}, **plain})
+
+
+def summary_of(stored: str | None) -> RequestSummary:
+    """The summary of a stored request, of whichever version; empty if it is none."""
+    try:
+        return summarise(json.loads(stored or "{}"))
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return RequestSummary()
 
 
 def new(
-    request: SolveRequest, body: str, *, owner_name: str, content_hash: str, reuse_key: str
-) -> dict[str, str | int]:
+    request: SolveRequest, body: bytes, *, owner_name: str, content_hash: str, reuse_key: str
+) -> dict[str, str | bytes | int]:
     """The fields of a new record that are known before it is submitted."""
     return {
         "request": body,
+        "summary": _summary(request).model_dump_json(),
         # The transitions find a finished result of the same request, to be used again, by this.
         "request_hash": reuse_key,
         "content_hash": content_hash,
@@ -114,7 +141,8 @@ def job(record: dict[str, str], queue_position: int | None, waiting_reason: str 
     created = _time(record["created_at"])
     assert created is not None
     base = f"/v1/solves/{job_id}"
-    links = {"self": base, "events": f"{base}/events", "cancel": f"{base}/cancel"}
+    links = {"self": base, "request": f"{base}/request", "events": f"{base}/events"}
+    links["cancel"] = f"{base}/cancel"
     if record.get("artifact"):
         links |= {"result": f"{base}/result", "npz": f"{base}/result.npz"}
     error, progress = record.get("error"), record.get("progress")
@@ -136,7 +164,7 @@ def job(record: dict[str, str], queue_position: int | None, waiting_reason: str 
         queue_position=queue_position,
         waiting_reason=waiting_reason,
         progress=Progress.model_validate_json(progress) if progress else Progress(),
-        request=SolveRequest.model_validate_json(record["request"]),
+        request=RequestSummary.model_validate_json(record["summary"]),
         request_hash=record.get("content_hash") or record["request_hash"],
         error=JobError.model_validate_json(error) if error else None,
         links=links,

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from pydantic import ValidationError
 
-from dmft_schema import Event, Job, JobError, JobPage, JobStatus, Progress, SolveRequest
+from dmft_schema import Event, Job, JobError, JobPage, JobStatus, Progress, SolveRequest, large
 from jobs import records, scripts, storage
 from jobs.errors import (
     IdempotencyConflict,
@@ -86,7 +86,7 @@ class JobStore:
             StorageFull: too little room is left on disk.
         """
         storage.check_room(self._settings)
-        body = request.model_dump_json()
+        body = large.write(request)
         shared = self._settings.reuse_across_users
         fields = records.new(
             request,
@@ -119,16 +119,24 @@ class JobStore:
             JobExpired: it was removed when its retention ended.
             JobNotFound: no such job.
         """
-        record = self._redis.hgetall(f"dmft:job:{job_id}")
+        found = self._redis.hmget(f"dmft:job:{job_id}", records.SHOWN)
+        record = {name: value for name, value in zip(records.SHOWN, found, strict=True) if value is not None}
         if "status" not in record:
             grave = self._grave(job_id)
             if grave is not None and grave.why == "expired":
                 raise JobExpired(job_id, grave.owner, grave.at)
             raise JobNotFound(job_id)
+        if "summary" not in record:  # it was stored by an earlier version
+            record["summary"] = records.summary_of(self.request(job_id)).model_dump_json()
         position, reason = None, None
         if record["status"] == JobStatus.QUEUED:
             position, reason = self._waiting(record)
         return records.job(record, position, reason)
+
+    def request(self, job_id: str) -> str | None:
+        """The job's request, as JSON; None if it is no longer stored."""
+        stored: str | None = self._redis.hget(f"dmft:job:{job_id}", "request")
+        return stored
 
     def _grave(self, job_id: str) -> Tombstone | None:
         return Tombstone.read(self._redis.get(f"dmft:gone:{job_id}"))

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
-import uvicorn
 
 from api.main import create_app
+from api.server import Server
 from jobs.artifacts import Artifacts
 from jobs.embedded_redis import EmbeddedRedis
 from jobs.keys import KeyStore
@@ -101,7 +101,7 @@ def url(redis_server: EmbeddedRedis, data_dir: Path) -> Iterator[str]:
         max_wait_seconds=5.0,
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning"))
+        server = Server(create_app(settings), settings, log_level="warning")
         thread = threading.Thread(target=server.run, args=[[listener]])
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

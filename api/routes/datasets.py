@@ -13,6 +13,7 @@ from api.auth import CurrentUser, user
 from api.problems import Problem, of_validation
 from api.routing import Route
 from api.services import Services, ServicesDep
+from dmft_schema import large
 from dmft_schema.refusal import shortened
 from dmft_schema.upload import UploadError, read_npz
 from jobs.keys import User
@@ -58,8 +59,8 @@ def store(services: Services, content: bytes, caller: User) -> tuple[dict[str, A
         raise Problem(422, "invalid_npz", str(error)) from None
     except ValidationError as error:
         raise of_validation(error) from None
-    text = data.model_dump_json(exclude_none=True)
-    dataset_id = hashlib.sha256(text.encode()).hexdigest()
+    text = large.write_data(data)
+    dataset_id = hashlib.sha256(text).hexdigest()
     description = {
         "id": dataset_id,
         "points": data.points,
@@ -67,7 +68,7 @@ def store(services: Services, content: bytes, caller: User) -> tuple[dict[str, A
         "outputs": data.outputs,
         "target_kinds": data.target_kinds,
     }
-    return description, services.artifacts.put_dataset(dataset_id, caller.id, text, description)
+    return description, services.artifacts.put_dataset(dataset_id, caller.id, text.decode(), description)
 
 
 @router.get("")

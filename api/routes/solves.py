@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 
 import redis
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic_core import to_json
 from sse_starlette import EventSourceResponse
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
@@ -26,6 +30,7 @@ router = APIRouter(prefix="/v1/solves", tags=["solves"], dependencies=[Depends(u
 
 _EVENT_ID = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,18})\b", re.IGNORECASE | re.ASCII)
+_LARGE_REQUEST = 2**20
 _PING_SECONDS = 5
 _SEND_SECONDS = 60.0
 """A reader that takes nothing for this long has gone."""
@@ -106,6 +111,23 @@ def list_solves(
 def get(job_id: str, request: Request, services: ServicesDep, caller: CurrentUser) -> Job:
     """One solve: its status, progress, and why it still waits."""
     return under(request, services.job_of(job_id, caller))
+
+
+@router.get("/{job_id}/request", response_model=SolveRequest)
+def whole_request(job_id: str, services: ServicesDep, caller: CurrentUser) -> Response:
+    """The whole request, arrays too; sent to `POST /v1/solves` it asks for the same again."""
+    services.job_of(job_id, caller)
+    stored = services.store.request(job_id)
+    if stored is None:
+        raise Problem(410, "request_gone", f"the request of solve {job_id} is no longer stored")
+    if len(stored) < _LARGE_REQUEST:
+        return Response(stored, media_type="application/json")
+    # Readers may be slow, and many: what they have not read yet waits on disk.
+    file = tempfile.TemporaryFile(dir=services.settings.data_dir)  # noqa: SIM115 - closed when it is sent
+    file.write(stored.encode())
+    file.seek(0)
+    pieces = iter(partial(file.read, 2**16), b"")
+    return StreamingResponse(pieces, media_type="application/json", background=BackgroundTask(file.close))
 
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=Job)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from dmft_schema import Job, JobError, JobStatus, Progress
+from dmft_schema import Job, JobError, JobStatus, Progress, SolveRequest
 from jobs.errors import IdempotencyConflict, JobExpired, JobNotFinished, JobNotFound, LeaseLost, TooManyQueued
 from jobs.settings import Settings
 from jobs.store import Claim, JobStore
@@ -43,7 +43,7 @@ def test_life_of_a_job(store: JobStore) -> None:
 
     claim = claimed(store)
     assert claim.id == job.id
-    assert claim.request == job.request
+    assert claim.request == SolveRequest.model_validate_json(store.request(job.id) or "")
     running = store.get(job.id)
     assert running.status == "running"
     assert running.attempts == 1
@@ -58,7 +58,7 @@ def test_life_of_a_job(store: JobStore) -> None:
     assert done.finished_at is not None
     assert done.expires_at is not None
     assert done.expires_at > done.finished_at
-    assert set(done.links) == {"self", "events", "cancel", "result", "npz"}
+    assert set(done.links) == {"self", "request", "events", "cancel", "result", "npz"}
     assert statuses(store, job.id) == ["queued", "running", "succeeded"]
 
 

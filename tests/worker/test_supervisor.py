@@ -44,7 +44,9 @@ def test_a_job_is_solved_and_its_result_stored(
     with np.load(artifacts.result_file(name, RESULT_NPZ)) as arrays:
         assert arrays["loss"].tolist() == document.loss
         assert json.loads(arrays["document"].tobytes())["manifest"]["request"] == document.manifest["request"]
-    assert SolveRequest.model_validate(document.manifest["request"]) == job.request
+    stored = SolveRequest.model_validate_json(store.request(job.id) or "")
+    assert SolveRequest.model_validate(document.manifest["request"]) == stored
+    assert job.request.data.points == 2
     assert document.loss[0] == 1.0
     assert document.loss[-1] < 1.0
 
