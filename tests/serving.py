@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -88,10 +88,23 @@ def keys(redis_client: redis.Redis) -> dict[str, str]:
     return {"ada": store.create("ada"), "bob": store.create("bob"), "root": store.create("root", "admin")}
 
 
+@contextmanager
+def running_api(settings: Settings) -> Iterator[str]:
+    """The URL of a running API, in a thread of the test process."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        server = Server(create_app(settings), settings, log_level="warning")
+        thread = threading.Thread(target=server.run, args=[[listener]])
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
 @pytest.fixture(scope="session")
-def url(redis_server: EmbeddedRedis, data_dir: Path) -> Iterator[str]:
-    """A running API, in a thread of the test process."""
-    settings = Settings(
+def api_settings(redis_server: EmbeddedRedis, data_dir: Path) -> Settings:
+    return Settings(
         redis_url=redis_server.url,
         data_dir=data_dir,
         lease_seconds=2.0,
@@ -100,13 +113,12 @@ def url(redis_server: EmbeddedRedis, data_dir: Path) -> Iterator[str]:
         max_body_bytes=MAX_BODY_BYTES,
         max_wait_seconds=5.0,
     )
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(create_app(settings), settings, log_level="warning")
-        thread = threading.Thread(target=server.run, args=[[listener]])
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+
+
+@pytest.fixture(scope="session")
+def url(api_settings: Settings) -> Iterator[str]:
+    with running_api(api_settings) as url:
+        yield url
 
 
 @pytest.fixture
