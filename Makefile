@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test accuracy check serve bench clean
+.PHONY: install demo test fuzz accuracy check serve bench clean
 
 install: $(STAMP)
 
@@ -19,6 +19,9 @@ demo: install        ## the main job on real data, over HTTP
 
 test: install        ## every test, the slow ones too
 	$(BIN)/pytest
+
+fuzz: install        ## ten thousand random requests by schemathesis, with a fixed seed
+	$(BIN)/python -m tests.fuzz --cases 10000
 
 accuracy: install    ## docs/accuracy.md, by the tests that compare solvers with something else
 	$(BIN)/pytest tests --accuracy docs/accuracy.md

@@ -62,10 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Dynamical mean-field theory of wide neural networks, solved over HTTP.",
         lifespan=lifespan,
         redoc_url=None,
-        responses={
-            "4XX": {"description": "problem+json", "model": problems.ProblemDetail},
-            "5XX": {"description": "problem+json", "model": problems.ProblemDetail},
-        },
+        responses=openapi.PROBLEMS,
     )
     app.state.services = services
     for module in (solves, results, datasets, server):

@@ -8,9 +8,17 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from dmft_schema import SolveRequest
+from api.problems import MEDIA_TYPE
+from dmft_schema import ProblemDetail, SolveRequest
 
 _REF = "#/components/schemas/{model}"
+_PROBLEM = {"schema": {"$ref": _REF.format(model=ProblemDetail.__name__)}}
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    kind: {"description": "A problem (RFC 9457).", "content": {MEDIA_TYPE: _PROBLEM}}
+    for kind in ("4XX", "5XX")
+}
+"""What every route may answer besides."""
 
 
 def json_body(model: type[BaseModel], examples: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,15 +29,16 @@ def json_body(model: type[BaseModel], examples: Mapping[str, Any]) -> dict[str, 
 
 
 def install(app: FastAPI) -> None:
-    """Add the models of such bodies to the document's schemas."""
+    """Add the models of such bodies, and of problems, to the document's schemas."""
     generate = app.openapi
 
     def complete() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = generate()
-            schema = SolveRequest.model_json_schema(ref_template=_REF)
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            schemas |= schema.pop("$defs") | {SolveRequest.__name__: schema}
+            for model in (SolveRequest, ProblemDetail):
+                schema = model.model_json_schema(ref_template=_REF)
+                schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
             app.openapi_schema = document
         return app.openapi_schema
 

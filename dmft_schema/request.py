@@ -107,7 +107,7 @@ class Outputs(StrictModel):
     """Which arrays come back beside loss and predictions."""
 
     kernels: list[KernelName] = Field(
-        default=["phi", "g", "ntk"],
+        default=["g", "ntk", "phi"],
         max_length=limits.MAX_KERNEL_NAMES,
         description="phi and g at two times, ntk at equal times.",
     )

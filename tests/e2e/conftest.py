@@ -56,6 +56,17 @@ def _descendants(pid: int) -> dict[int, str]:
     return found
 
 
+def resident_bytes(pid: int) -> float:
+    """Memory of a process and of all that it started."""
+    pages = 0
+    for one in (pid, *_descendants(pid)):
+        try:
+            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))
+
+
 def start(data_dir: Path, *flags: str) -> Server:
     """Start a server and return once it is ready."""
     environment = os.environ | {"DMFT_LEASE_SECONDS": str(LEASE_SECONDS), "DMFT_THREADS": "1"}

@@ -15,7 +15,6 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,7 +22,7 @@ import numpy as np
 import pytest
 
 from tests import waiting
-from tests.e2e.conftest import Server, _descendants
+from tests.e2e.conftest import Server, _descendants, resident_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -55,17 +54,8 @@ class Neighbour:
                 assert client.get("/v1/solves", params={"limit": 1}).status_code == 200
                 self.longest = max(self.longest, time.monotonic() - begun)
                 self.served += 1
-                self.peak = max(self.peak, self._memory())
+                self.peak = max(self.peak, resident_bytes(self._api))
                 self._over.wait(0.01)
-
-    def _memory(self) -> float:
-        pages = 0
-        for pid in (self._api, *_descendants(self._api)):
-            try:
-                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-        return float(pages * os.sysconf("SC_PAGE_SIZE"))
 
     def __enter__(self) -> Neighbour:
         self._thread.start()
