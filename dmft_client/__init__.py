@@ -15,6 +15,7 @@ from dmft_client.errors import (
     NotFound,
     SolveCancelled,
     SolveFailed,
+    UnexpectedAnswer,
     WaitTimeout,
 )
 from dmft_client.result import Result
@@ -33,6 +34,7 @@ __all__ = [
     "Solve",
     "SolveCancelled",
     "SolveFailed",
+    "UnexpectedAnswer",
     "WaitTimeout",
     "compare",
 ]

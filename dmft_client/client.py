@@ -12,7 +12,8 @@ import httpx
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dmft_client import arguments, discovery
+from dmft_client import arguments
+from dmft_client.connection import Connection
 from dmft_client.solve import Solve
 from dmft_client.transport import Transport
 from dmft_schema import Capabilities, Job, JobPage, SolveRequest
@@ -26,9 +27,15 @@ class Client:
         api_key: else DMFT_API_KEY, else the local server's own key.
         http: an httpx.Client to use instead of a new one (its base_url and headers are set).
         timeout: seconds that one HTTP exchange may take.
+        patience: seconds for which a call is tried again while a server that has answered before is away
+            or overloaded. `Solve.wait` tries for as long as it waits.
+
+    A Client may be shared by threads, across fork, and pickled; each process has its own connections.
+    A pickle holds the API key only if it was given as an argument.
 
     Raises:
         ConnectionFailed: no server can be found.
+        AuthenticationError: the key has characters that no key has.
     """
 
     def __init__(
@@ -38,14 +45,14 @@ class Client:
         *,
         http: httpx.Client | None = None,
         timeout: float = 60.0,
+        patience: float = 30.0,
     ) -> None:
-        address = discovery.find(url, api_key)
-        self.url = address.url
-        self._http = http or httpx.Client(timeout=timeout)
-        self._http.base_url = httpx.URL(address.url)
-        if address.api_key is not None:
-            self._http.headers["Authorization"] = f"Bearer {address.api_key}"
-        self._transport = Transport(self._http, address.url)
+        self._transport = Transport(Connection(url, api_key, timeout, http), patience)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._transport.connection.url
 
     def solve(
         self,
@@ -73,7 +80,8 @@ class Client:
             request = arguments.build(keywords)
         elif keywords:
             raise TypeError("solve() takes a request or keywords, not both")
-        response = self._transport.send(
+        job = self._transport.read(
+            Job,
             "POST",
             "/v1/solves",
             content=request.model_dump_json(),
@@ -83,7 +91,7 @@ class Client:
                 "Idempotency-Key": idempotency_key or secrets.token_hex(16),
             },
         )
-        return self._handle(Job.model_validate_json(response.content))
+        return Solve(job, self._transport)
 
     def get(self, solve_id: str) -> Solve:
         """A handle on a solve submitted earlier, also by another process.
@@ -91,8 +99,7 @@ class Client:
         Raises:
             NotFound: none of yours has this id.
         """
-        response = self._transport.send("GET", f"/v1/solves/{solve_id}")
-        return self._handle(Job.model_validate_json(response.content))
+        return Solve.attach(solve_id, self._transport)
 
     def list(
         self, *, status: str | None = None, tag: str | None = None, owner: str | None = None
@@ -101,10 +108,9 @@ class Client:
         query = {"status": status, "tag": tag, "owner": owner}
         query = {key: value for key, value in query.items() if value is not None}
         while True:
-            response = self._transport.send("GET", "/v1/solves", params=query)
-            page = JobPage.model_validate_json(response.content)
+            page = self._transport.read(JobPage, "GET", "/v1/solves", params=query)
             for job in page.items:
-                yield self._handle(job)
+                yield Solve(job, self._transport)
             if page.next_cursor is None:
                 return
             query["cursor"] = page.next_cursor
@@ -131,18 +137,14 @@ class Client:
 
     def capabilities(self) -> Capabilities:
         """What this server can be asked for."""
-        response = self._transport.send("GET", "/v1/capabilities")
-        return Capabilities.model_validate_json(response.content)
+        return self._transport.read(Capabilities, "GET", "/v1/capabilities")
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._transport.connection.close()
 
     def __enter__(self) -> Client:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _handle(self, job: Job) -> Solve:
-        return Solve(job, self._transport, self._http)

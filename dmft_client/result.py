@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dmft_client.errors import UnexpectedAnswer
 from dmft_schema import Diagnostics, Summary, kernel_slice
+from dmft_schema.base import FROM_ANY_VERSION
 
 
 class Result:
@@ -25,22 +27,39 @@ class Result:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            self.arrays: dict[str, NDArray] = {name: stored[name] for name in stored.files}
-        about = json.loads(self.arrays.pop("document").tobytes())
-        self.complete: bool = about["complete"]
-        self.summary = Summary.model_validate(about["summary"])
-        self.diagnostics = Diagnostics.model_validate(about["diagnostics"])
-        self.manifest: dict = about["manifest"]
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                self.arrays: dict[str, NDArray] = {name: stored[name] for name in stored.files}
+            about = json.loads(self.arrays.pop("document").tobytes())
+            self.complete: bool = about.get("complete", True)
+            self.summary = Summary.model_validate(about["summary"], context=FROM_ANY_VERSION)
+            self.diagnostics = Diagnostics.model_validate(about["diagnostics"], context=FROM_ANY_VERSION)
+            self.manifest: dict = about.get("manifest") or {}
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Damaged archives raise what their reader happened to stumble over: zlib.error, struct.error, ...
+            raise UnexpectedAnswer(
+                f"not a result of this service, or a damaged one: {type(error).__name__}: {error}"
+            ) from error
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Result:
-        """From the bytes of a result.npz."""
+        """From the bytes of a result.npz.
+
+        Raises:
+            UnexpectedAnswer: they are none.
+        """
         return cls(content)
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
-        """From a file written by `save` or downloaded as result.npz."""
+        """From a file written by `save` or downloaded as result.npz.
+
+        Raises:
+            OSError: the file cannot be read.
+            UnexpectedAnswer: it is no result.
+        """
         return cls(Path(path).read_bytes())
 
     def save(self, path: str | Path) -> None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import math
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
-import httpx
+import numpy as np
 from tqdm import tqdm
 
-from dmft_client.errors import ConnectionFailed, SolveCancelled, SolveFailed, WaitTimeout
+from dmft_client import events
+from dmft_client.errors import (
+    ApiError,
+    ConnectionFailed,
+    SolveCancelled,
+    SolveFailed,
+    UnexpectedAnswer,
+    WaitTimeout,
+)
+from dmft_client.origin import check_origin
 from dmft_client.result import Result
-from dmft_client.transport import Transport, checked
+from dmft_client.transport import Transport
 from dmft_schema import Event, Job, JobStatus
 
 _FIRST_PAUSE = 0.05
@@ -24,11 +34,18 @@ _LONGEST_PAUSE = 1.0
 class Solve:
     """One solve on the server. Cheap to make again from its id: `client.get(id)`."""
 
-    def __init__(self, job: Job, transport: Transport, http: httpx.Client) -> None:
+    def __init__(self, job: Job, transport: Transport) -> None:
         self._job = job
         self._transport = transport
-        self._http = http
-        self._path = f"/v1/solves/{job.id}"
+
+    @classmethod
+    def attach(cls, solve_id: str, transport: Transport) -> Solve:
+        """A handle on a solve that is there already."""
+        return cls(_asked(solve_id, "GET", "", transport), transport)
+
+    @property
+    def _path(self) -> str:
+        return _path(self.id)
 
     @property
     def id(self) -> str:
@@ -39,9 +56,11 @@ class Solve:
 
     def job(self) -> Job:
         """Everything the server says of it, asked afresh."""
+        return self._refreshed(None)
+
+    def _refreshed(self, give_up: float | None) -> Job:
         if not self._job.status.final:
-            response = self._transport.send("GET", self._path)
-            self._job = Job.model_validate_json(response.content)
+            self._job = _asked(self.id, "GET", "", self._transport, give_up)
         return self._job
 
     def status(self) -> JobStatus:
@@ -49,7 +68,7 @@ class Solve:
         return self.job().status
 
     def wait(self, timeout: float | None = None, *, progress: bool | None = None) -> Solve:
-        """Wait until it is finished, however it ends.
+        """Wait until it is finished, however it ends, also while the server is away or starts again.
 
         Args:
             timeout: seconds; None waits for as long as it takes.
@@ -57,20 +76,29 @@ class Solve:
 
         Raises:
             WaitTimeout: it is not finished; the message says why.
+            ValueError: timeout is negative or not a number.
         """
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be a number of seconds from 0, or None; got {timeout}")
         show = sys.stderr.isatty() if progress is None else progress
-        deadline = None if timeout is None else time.monotonic() + timeout
+        limit = math.inf if timeout is None else timeout
+        deadline = time.monotonic() + limit
         pause = _FIRST_PAUSE
         with _Bar(self._job, show) as bar:
             while True:
-                job = self.job()
+                try:
+                    job = self._refreshed(deadline)
+                except (ApiError, ConnectionFailed) as error:
+                    if not error.passing:
+                        raise
+                    raise WaitTimeout(self._job, limit, error) from error
                 bar.update(job)
                 if job.status.final:
                     return self
-                if deadline is not None and time.monotonic() > deadline:
-                    assert timeout is not None
-                    raise WaitTimeout(job, timeout)
-                time.sleep(pause)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise WaitTimeout(job, limit)
+                time.sleep(min(pause, left))
                 pause = min(pause * 1.5, 0.2 if show else _LONGEST_PAUSE)
 
     def result(self, *, partial: bool = False) -> Result:
@@ -85,30 +113,34 @@ class Solve:
             SolveFailed: it failed.
             SolveCancelled: it was cancelled.
             ApiError: it is not finished, or there is no result.
+            UnexpectedAnswer: what came is no result, or that of another solve.
         """
         job = self.job()
         if job.status is JobStatus.FAILED and not partial:
             raise SolveFailed(job)
         if job.status is JobStatus.CANCELLED and not partial:
             raise SolveCancelled(job)
-        result = Result.from_bytes(self._transport.send("GET", f"{self._path}/result.npz").content)
+        answer = self._transport.send("GET", f"{self._path}/result.npz")
+        result = Result.from_bytes(answer.content)
+        check_origin(answer, result, job)
         if result.diagnostics.converged is False:
             warnings.warn(f"solve {self.id}: {'; '.join(result.diagnostics.notes)}", stacklevel=2)
         return result
 
     def kernel(self, name: str, layer: int | None = None, t: int = -1, s: int | None = None) -> Any:
         """One kernel slice from the server, without downloading the whole result; see Result.phi."""
-        import numpy as np
-
         query = {"layer": layer, "t": t, "s": s}
         query = {key: value for key, value in query.items() if value is not None}
-        answer = self._transport.send("GET", f"{self._path}/kernels/{name}", params=query)
-        return np.array(answer.json()["values"])
+        answer = self._transport.send("GET", f"{self._path}/kernels/{quote(name, safe='')}", params=query)
+        try:
+            # A number that JSON cannot hold comes as null: NaN here.
+            return np.array(answer.json()["values"], dtype=np.float64)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnexpectedAnswer(f"{answer.url} was answered with what is no kernel: {error}") from None
 
     def cancel(self) -> Job:
         """Ask it to stop; a running one keeps the trajectory that it had reached."""
-        response = self._transport.send("POST", f"{self._path}/cancel")
-        self._job = Job.model_validate_json(response.content)
+        self._job = _asked(self.id, "POST", "/cancel", self._transport)
         return self._job
 
     def delete(self) -> None:
@@ -116,30 +148,28 @@ class Solve:
         self._transport.send("DELETE", self._path)
 
     def events(self, after: str = "0") -> Iterator[Event]:
-        """Progress and status as they happen, up to the final status; reconnects by itself."""
-        final = False
-        while not final:
-            try:
-                for event in self._stream(after):
-                    after = event.id
-                    yield event
-                    final = event.kind == "status" and JobStatus(event.data["status"]).final
-            except httpx.TransportError as error:
-                if not isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
-                    raise ConnectionFailed(f"the event stream of {self.id} broke: {error}") from error
-            final = final or self.status().final
+        """Progress and status as they happen, up to the final status; reconnects by itself.
 
-    def _stream(self, after: str) -> Iterator[Event]:
-        headers = {"Last-Event-ID": after, "Accept": "text/event-stream"}
-        with self._http.stream("GET", f"{self._path}/events", headers=headers) as response:
-            fields: dict[str, str] = {}
-            for line in checked(response).iter_lines():
-                if line:
-                    key, _, value = line.partition(": ")
-                    fields[key] = value
-                elif fields.get("data"):
-                    yield Event(id=fields["id"], kind=fields["event"], data=json.loads(fields["data"]))
-                    fields = {}
+        Args:
+            after: the id of the last event that is known; "0" gives all.
+
+        Raises:
+            ConnectionFailed: the server stays away for longer than the client's patience.
+            NotFound: the solve was deleted.
+        """
+        return events.follow(self._transport, self._path, after, lambda: self.status().final)
+
+
+def _path(solve_id: str) -> str:
+    return f"/v1/solves/{quote(solve_id, safe='')}"
+
+
+def _asked(solve_id: str, method: str, what: str, transport: Transport, give_up: float | None = None) -> Job:
+    """The job as the server answers it, checked to be the one that was asked for."""
+    job = transport.read(Job, method, _path(solve_id) + what, give_up=give_up)
+    if job.id != solve_id:
+        raise UnexpectedAnswer(f"asked for solve {solve_id}, the answer is about {job.id}")
+    return job
 
 
 class _Bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     PlainSerializer,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -20,13 +22,25 @@ from dmft_schema.scalars import without_conversions
 FloatArray = NDArray[np.float64]
 
 
+FROM_ANY_VERSION = {"from_any_version": True}
+"""Validation context of whoever reads what another version may have written: unknown fields are left out."""
+
+
 class StrictModel(BaseModel):
     """A model that refuses unknown fields and non-finite numbers.
 
-    A misspelt option is an error, never a silent default.
+    A misspelt option is an error, never a silent default. (Not so where a client reads what a newer server
+    has written: see FROM_ANY_VERSION.)
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_the_unknown(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict) and (info.context or {}).get("from_any_version"):
+            return {key: known for key, known in value.items() if key in cls.model_fields}
+        return value
 
     def __eq__(self, other: object) -> bool:
         # Field by field would ask arrays for one truth value.
@@ -44,6 +58,20 @@ class StrictModel(BaseModel):
             name: without_conversions(given, fields[name].annotation) if name in fields else given
             for name, given in value.items()
         }
+
+
+class OpenModel(BaseModel):
+    """A model of answers: they may gain fields, and a client older than its server must read them still."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+Number = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}),
+]
+"""A number of a result. What JSON cannot hold (NaN, infinities) is written as null and read as NaN."""
 
 
 def _finite_array(value: Any, dimensions: tuple[int, ...]) -> FloatArray:

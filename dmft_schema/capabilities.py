@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from dmft_schema import limits
 from dmft_schema import methods as method_models
 from dmft_schema import request as contract
+from dmft_schema.base import OpenModel
 from dmft_schema.support import FEATURES, UNSUPPORTED
 
 
-class Capabilities(BaseModel):
+class Capabilities(OpenModel):
     """GET /v1/capabilities."""
 
-    model_config = ConfigDict(extra="ignore")
-
     methods: list[str]
-    unsupported: dict[str, list[str]] = {}
+    unsupported: dict[str, list[str]] = Field(default={})
     activations: list[str]
     architectures: list[str]
     losses: list[str]
     dynamics: list[str]
-    backward_rules: list[str] = []
+    backward_rules: list[str] = Field(default=[])
     schedules: list[str]
     readouts: list[str]
     kernels: list[str]

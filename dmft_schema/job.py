@@ -6,8 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from dmft_schema.base import OpenModel
 from dmft_schema.summary import RequestSummary
 
 
@@ -25,12 +26,7 @@ class JobStatus(StrEnum):
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
-class _Open(BaseModel):
-    # Responses may gain fields; a client older than its server must go on reading them.
-    model_config = ConfigDict(extra="ignore")
-
-
-class Progress(_Open):
+class Progress(OpenModel):
     """How far a running solve is."""
 
     fraction: float = 0.0
@@ -42,7 +38,7 @@ class Progress(_Open):
     basis_size: int | None = Field(None, description="Largest number of revealed directions.")
 
 
-class JobError(_Open):
+class JobError(OpenModel):
     """Why a job failed: a code to branch on, what happened, and what the user can do."""
 
     code: str
@@ -51,7 +47,7 @@ class JobError(_Open):
     step: int | None = Field(None, description="Training step at which it happened, if any.")
 
 
-class Job(_Open):
+class Job(OpenModel):
     """One solve on the server."""
 
     id: str
@@ -59,7 +55,7 @@ class Job(_Open):
     name: str | None = None
     owner: str = Field(description="The owner's name, a label.")
     owner_id: str = Field("", description="The owner's id, which the solve belongs to.")
-    tags: list[str] = []
+    tags: list[str] = Field(default=[])
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -75,22 +71,22 @@ class Job(_Open):
     )
     request_hash: str
     error: JobError | None = None
-    links: dict[str, str] = {}
+    links: dict[str, str] = Field(default={})
 
 
-class JobPage(_Open):
+class JobPage(OpenModel):
     """One page of GET /v1/solves, newest first."""
 
     items: list[Job]
     next_cursor: str | None = None
 
 
-class FieldError(_Open):
+class FieldError(OpenModel):
     loc: list[str | int]
     msg: str
 
 
-class ProblemDetail(_Open):
+class ProblemDetail(OpenModel):
     """The body of every 4xx and 5xx answer (application/problem+json)."""
 
     type: str = "about:blank"
@@ -99,11 +95,11 @@ class ProblemDetail(_Open):
     code: str
     detail: str
     request_id: str = ""
-    errors: list[FieldError] = []
+    errors: list[FieldError] = Field(default=[])
     error_count: int = Field(0, description="How many there are; `errors` names the first 20.")
 
 
-class Event(_Open):
+class Event(OpenModel):
     """One server-sent event: `kind` is progress or status, `data` a Progress or a Job summary."""
 
     id: str

@@ -229,9 +229,8 @@ def test_no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConnectionFailed, match="dmft serve"):
         Client()
-    monkeypatch.setattr("dmft_client.transport._ATTEMPTS", 1)
     with (
-        Client("http://127.0.0.1:9", "key") as client,
+        Client("http://127.0.0.1:9", "key", patience=0) as client,
         pytest.raises(ConnectionFailed, match="no answer from http"),
     ):
         client.capabilities()

@@ -166,7 +166,7 @@ def test_port_in_use_is_said_so(server: Server, tmp_path: Path) -> None:
 
 def test_stop_gives_running_jobs_back_and_a_new_start_finishes_them(tmp_path: Path) -> None:
     first = start(tmp_path / "d")
-    with Client(first.url, first.key) as client:
+    with Client(first.url, first.key, patience=0) as client:
         solve = client.solve(slow_request(training={"steps": 6_000, "learning_rate": 0.001}))
         waiting.running(first.store, solve.id)
         children = first.descendants()
