@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -17,9 +15,8 @@ from pydantic import (
     model_validator,
 )
 
+from dmft_schema.arrays import FloatArray, finite_array
 from dmft_schema.scalars import without_conversions
-
-FloatArray = NDArray[np.float64]
 
 
 FROM_ANY_VERSION = {"from_any_version": True}
@@ -74,45 +71,12 @@ Number = Annotated[
 """A number of a result. What JSON cannot hold (NaN, infinities) is written as null and read as NaN."""
 
 
-def _finite_array(value: Any, dimensions: tuple[int, ...]) -> FloatArray:
-    shape_words = " or ".join({1: "a list of numbers", 2: "a list of rows"}[d] for d in dimensions)
-    if isinstance(value, (str, bytes, dict)) or not np.iterable(value):
-        raise ValueError(f"must be {shape_words}")
-    if _holds_booleans(value):
-        # Beside numbers they would become numbers.
-        raise ValueError(f"must be {shape_words} that holds numbers only, not true or false")
-    try:
-        raw = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"must be {shape_words}, all rows of one length") from None
-    if raw.dtype.kind not in "iuf":
-        # Booleans, strings and nulls convert to floats without complaint; none of them is meant.
-        raise ValueError(f"must be {shape_words} that holds numbers only")
-    array = raw.astype(np.float64)
-    if array.ndim not in dimensions:
-        raise ValueError(f"must be {shape_words}; got an array of shape {list(array.shape)}")
-    if array.size == 0:
-        raise ValueError("must not be empty")
-    if not np.isfinite(array).all():
-        where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-        raise ValueError(f"must be finite; entry {where} is not")
-    array.setflags(write=False)
-    return array
-
-
-def _holds_booleans(value: Any) -> bool:
-    if not isinstance(value, list | tuple):
-        return isinstance(value, bool)
-    kinds = set(map(type, value))
-    return bool in kinds or (bool(kinds & {list, tuple}) and any(map(_holds_booleans, value)))
-
-
 def _matrix(value: Any) -> FloatArray:
-    return _finite_array(value, (2,))
+    return finite_array(value, (2,))
 
 
 def _vector_or_matrix(value: Any) -> FloatArray:
-    return _finite_array(value, (1, 2))
+    return finite_array(value, (1, 2))
 
 
 _ROW = {"type": "array", "items": {"type": "number"}, "minItems": 1}
