@@ -18,7 +18,7 @@ import redis
 from cli import options, private, worker
 from cli.child import Backoff, Child
 from cli.errors import CommandError
-from dmft_client.discovery import SERVER_FILE, pointer_file
+from dmft_client import discovery
 from jobs import logs, storage
 from jobs.artifacts import Artifacts
 from jobs.connection import connect
@@ -174,8 +174,10 @@ class LocalServer:
         raise CommandError(f"the server is not ready after {READY_SECONDS:g} s ({answer}); see {logs}")
 
     def _leave_address(self) -> None:
+        discovery.forget_ended()
         address = json.dumps({"url": self.url, "key_file": str(self.key_file), "pid": os.getpid()})
-        for path in (self._settings.data_dir / SERVER_FILE, pointer_file()):
+        data_dir = self._settings.data_dir
+        for path in (data_dir / discovery.SERVER_FILE, discovery.register_file(data_dir)):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 private.write(path, address)

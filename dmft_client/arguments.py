@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from dmft_client.errors import InvalidRequest
-from dmft_schema import Network, Outputs, SolveRequest, Training
+from dmft_schema import FieldError, Network, Outputs, SolveRequest, Training
 from dmft_schema.data import DigitsData, InputData, KernelData, UploadedData
 from dmft_schema.methods import METHODS
-from dmft_schema.refusal import problem_of
+from dmft_schema.refusal import problem_of, problem_with
+from dmft_schema.upload import UploadError, of_arrays, to_npz
 
 # Named datasets and methods both have samples and a seed; the method keeps the plain names.
 _RENAMED = {"points": "samples", "test_points": "test_samples", "data_seed": "seed"}
@@ -36,6 +36,20 @@ def _paths() -> dict[str, tuple[str, ...]]:
 
 
 PATHS = _paths()
+ARRAYS = {*KernelData.model_fields, *InputData.model_fields}
+
+
+def _plain(value: Any, keyword: str) -> Any:
+    """Numbers and lists of numbers out of whatever holds them: numpy and torch scalars and vectors."""
+    if isinstance(value, str | bytes | bool | int | float | list | tuple | dict) or not hasattr(
+        value, "tolist"
+    ):
+        return value
+    try:
+        return value.tolist()
+    except Exception as error:
+        message = f"a {type(value).__qualname__} that does not convert to numbers ({error})"
+        raise InvalidRequest(problem_with([FieldError(loc=list(PATHS[keyword]), msg=message)])) from None
 
 
 def build(arguments: dict[str, Any]) -> SolveRequest:
@@ -55,8 +69,22 @@ def build(arguments: dict[str, Any]) -> SolveRequest:
             continue
         *sections, field = PATHS[keyword]
         target = nested.setdefault(sections[0], {}) if sections else nested
-        target[field] = value.item() if isinstance(value, np.generic) else value
+        target[field] = value if keyword in ARRAYS else _plain(value, keyword)
     try:
         return SolveRequest.model_validate(nested)
+    except ValidationError as error:
+        raise InvalidRequest(problem_of(error)) from None
+
+
+def upload(arrays: dict[str, Any]) -> bytes:
+    """The NPZ to upload for these arrays.
+
+    Raises:
+        InvalidRequest: they make no dataset.
+    """
+    try:
+        return to_npz(of_arrays(arrays))
+    except UploadError as error:
+        raise InvalidRequest(problem_with([FieldError(loc=[], msg=str(error))])) from None
     except ValidationError as error:
         raise InvalidRequest(problem_of(error)) from None

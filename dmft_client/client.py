@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 from numpy.typing import ArrayLike
 
 from dmft_client import arguments
@@ -17,6 +15,11 @@ from dmft_client.connection import Connection
 from dmft_client.solve import Solve
 from dmft_client.transport import Transport
 from dmft_schema import Capabilities, Job, JobPage, SolveRequest
+from dmft_schema.base import OpenModel
+
+
+class _Dataset(OpenModel):
+    id: str
 
 
 class Client:
@@ -66,7 +69,8 @@ class Client:
         Keywords are the request's fields, wherever they stand in it: `inputs`, `targets`, `kernel`,
         `dataset`, `classes`, `points`, `depth`, `activation`, `gamma0`, `learning_rate`, `steps`,
         `method`, `samples`, `replicas`, `seed`, `tolerance`, `width`, `ensemble`, `kernels`, `name`,
-        `tags` and so on (dmft_schema.request documents them all). Arrays may be numpy arrays.
+        `tags` and so on (dmft_schema.request documents them all). Arrays may be lists, or
+        of numpy, pandas, torch or any library that converts to numpy (dmft_schema.arrays).
 
         Args:
             request: instead of keywords, a whole request.
@@ -121,19 +125,16 @@ class Client:
         Args:
             source: path of an NPZ, or
             arrays: x, y[, x_test, y_test], or kernel, y[, cross_kernel, test_kernel, y_test].
+
+        Raises:
+            InvalidRequest: an array is refused, here or by the server.
+            OSError: the file cannot be read.
         """
-        if source is not None:
-            content = Path(source).read_bytes()
-        else:
-            buffer = io.BytesIO()
-            np.savez_compressed(
-                buffer, allow_pickle=False, **{name: np.asarray(a) for name, a in arrays.items()}
-            )
-            content = buffer.getvalue()
+        if source is not None and arrays:
+            raise TypeError("upload() takes a path or arrays, not both")
+        content = arguments.upload(arrays) if source is None else Path(source).read_bytes()
         headers = {"Content-Type": "application/octet-stream"}
-        response = self._transport.send("POST", "/v1/datasets", content=content, headers=headers)
-        dataset_id: str = response.json()["id"]
-        return dataset_id
+        return self._transport.read(_Dataset, "POST", "/v1/datasets", content=content, headers=headers).id
 
     def capabilities(self) -> Capabilities:
         """What this server can be asked for."""

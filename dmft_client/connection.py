@@ -6,6 +6,7 @@ import ipaddress
 import os
 import pickle
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -97,8 +98,9 @@ class Connection:
 
 def _base(url: str) -> httpx.URL:
     try:
+        urlsplit(url)  # refuses brackets that httpx lets through
         base = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError) as error:
+    except (httpx.InvalidURL, TypeError, ValueError) as error:
         raise ConnectionFailed(f"{url!r} is not a url: {error}") from None
     if base.scheme not in ("http", "https") or not base.host:
         raise ConnectionFailed(f"{url!r} is not the url of a server; give one like http://127.0.0.1:8000")

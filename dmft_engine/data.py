@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dmft_engine.errors import EngineError
-from dmft_schema.base import FloatArray
+from dmft_schema.arrays import FloatArray
 from dmft_schema.data import Data, DigitsData, InputData, KernelData, UploadedData
+from dmft_schema.scale import clip_to_semidefinite
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class Dataset:
         targets: [P, C].
         test_targets: [P', C], or None when there are no test points or their targets are unknown.
         scalar_output: targets came as [P], so results drop the output axis.
+        notes: what was done to the data, for the result to say.
     """
 
     kernel: FloatArray
     targets: FloatArray
     test_targets: FloatArray | None
     scalar_output: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def points(self) -> int:
@@ -94,17 +97,24 @@ def load(data: Data, uploaded: KernelData | InputData | None = None) -> Dataset:
         data = uploaded
     if isinstance(data, DigitsData):
         return digits(data)
+    notes: tuple[str, ...] = ()
     if isinstance(data, InputData):
         inputs = data.inputs
         if data.test_inputs is not None:
             inputs = np.concatenate([inputs, data.test_inputs])
         kernel = kernel_of_inputs(inputs)
     else:
-        kernel = data.joint_kernel()
+        kernel, negative = clip_to_semidefinite(data.joint_kernel())
+        if negative is not None:
+            notes = (
+                f"the input kernel's smallest eigenvalue was {negative:.2g} of its largest, as rounding in "
+                "float32 leaves it; negative eigenvalues were set to zero",
+            )
     test_targets = None if data.test_targets is None else _columns(data.test_targets)
     return Dataset(
         kernel=(kernel + kernel.T) / 2,
         targets=_columns(data.targets),
         test_targets=test_targets,
         scalar_output=data.targets.ndim == 1,
+        notes=notes,
     )

@@ -1,7 +1,7 @@
 """Whatever holds numbers, as one finite float64 array: lists, numpy, pandas, torch, JAX and the like.
 
-Real numbers only, and all that the user sees: what a mask hides, what is missing, what is no number (booleans,
-strings, dates, complex numbers, objects) is refused with its place, never converted on a guess.
+Real numbers only, and all that the user sees: what a mask hides, what is missing, what is no number
+(booleans, strings, dates, complex numbers, objects) is refused with its place, never converted on a guess.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
+_LARGEST = int(np.finfo(np.float64).max)
 _SHAPES = {1: "a list of numbers", 2: "a list of rows"}
 _KINDS = {
     "b": "booleans",
@@ -87,8 +88,6 @@ def _culprit(array: NDArray, place: tuple[int, ...]) -> str:
             entry = array[index]
             if isinstance(entry, bool | np.bool_) or not isinstance(entry, int | float | np.number):
                 return f"{_entry((*place, *index))} is {_described(entry)}"
-            if isinstance(entry, int) and abs(entry) > np.finfo(np.float64).max:
-                return f"{_entry((*place, *index))} is larger than any float64"
     kind = _KINDS.get(array.dtype.kind, "other things")
     return f"{_entry(place) if place else 'this array'} has dtype {array.dtype} ({kind})"
 
@@ -102,10 +101,11 @@ def _described(entry: Any) -> str:
 
 def _of_list(value: list[Any] | tuple[Any, ...], words: str, place: tuple[int, ...]) -> NDArray:
     if set(map(type, value)) <= {int, float}:
-        array = np.array(value)
-        if array.dtype.kind not in "iuf" and array.size:  # integers beyond 64 bits
-            raise ValueError(f"must be {words} that holds numbers only; {_culprit(array, place)}")
-        return array
+        try:
+            return np.array(value, dtype=np.float64)
+        except OverflowError:
+            index = next(i for i, entry in enumerate(value) if abs(entry) > _LARGEST)
+            raise ValueError(f"must be finite; {_entry((*place, index))} is beyond float64") from None
     if len(place) >= 2:
         raise ValueError(f"must be {words}; {_entry(place)} is a list")
     parts = []

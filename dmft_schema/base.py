@@ -18,7 +18,6 @@ from pydantic import (
 from dmft_schema.arrays import FloatArray, finite_array
 from dmft_schema.scalars import without_conversions
 
-
 FROM_ANY_VERSION = {"from_any_version": True}
 """Validation context of whoever reads what another version may have written: unknown fields are left out."""
 

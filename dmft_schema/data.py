@@ -8,40 +8,12 @@ import numpy as np
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from dmft_schema import limits
-from dmft_schema.base import FloatArray, Matrix, StrictModel, Targets
+from dmft_schema.arrays import FloatArray
+from dmft_schema.base import Matrix, StrictModel, Targets
+from dmft_schema.scale import check_positive_semidefinite, check_scale_of_inputs, check_scale_of_targets
 
 DIGITS_PER_CLASS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 """Images of each class 0..9 in scikit-learn's digits; a test compares it with the library."""
-
-
-def check_positive_semidefinite(kernel: FloatArray, name: str) -> None:
-    """Refuse a kernel that is not symmetric positive semidefinite within the stated tolerances.
-
-    Args:
-        kernel: [P, P].
-        name: what to call it in the error.
-
-    Raises:
-        ValueError: naming the entry or eigenvalue and the limit it breaks.
-    """
-    if kernel.shape[0] != kernel.shape[1]:
-        raise ValueError(f"{name} must be square; got shape {list(kernel.shape)}")
-    scale = float(np.abs(kernel).max())
-    if scale == 0.0:
-        raise ValueError(f"{name} must not be zero everywhere")
-    asymmetry = np.abs(kernel - kernel.T)
-    if asymmetry.max() > limits.KERNEL_SYMMETRY_TOLERANCE * scale:
-        row, column = (int(i) for i in np.unravel_index(asymmetry.argmax(), asymmetry.shape))
-        raise ValueError(
-            f"{name} must be symmetric: entries [{row}, {column}] and [{column}, {row}] differ by "
-            f"{asymmetry.max():.3g} (limit: {limits.KERNEL_SYMMETRY_TOLERANCE:g} of the largest entry)"
-        )
-    eigenvalues = np.linalg.eigvalsh((kernel + kernel.T) / 2)
-    if eigenvalues[0] < -limits.KERNEL_EIGENVALUE_TOLERANCE * abs(eigenvalues[-1]):
-        raise ValueError(
-            f"{name} must be positive semidefinite: its smallest eigenvalue is {eigenvalues[0]:.3g} "
-            f"(limit: -{limits.KERNEL_EIGENVALUE_TOLERANCE:g} of the largest, {eigenvalues[-1]:.3g})"
-        )
 
 
 def _check_rows(array: FloatArray, rows: int, name: str, of: str) -> None:
@@ -52,8 +24,11 @@ def _check_rows(array: FloatArray, rows: int, name: str, of: str) -> None:
 def _check_outputs(targets: FloatArray, test_targets: FloatArray | None) -> None:
     if targets.ndim == 2 and targets.shape[1] > limits.MAX_OUTPUTS:
         raise ValueError(f"targets has {targets.shape[1]} outputs (limit: {limits.MAX_OUTPUTS})")
-    if test_targets is not None and test_targets.shape[1:] != targets.shape[1:]:
-        raise ValueError("test_targets must have as many outputs for each point as targets")
+    check_scale_of_targets(targets, "targets")
+    if test_targets is not None:
+        if test_targets.shape[1:] != targets.shape[1:]:
+            raise ValueError("test_targets must have as many outputs for each point as targets")
+        check_scale_of_targets(test_targets, "test_targets")
 
 
 def _check_points(points: int) -> None:
@@ -169,8 +144,7 @@ class InputData(StrictModel):
                 f"inputs have {dimension} dimensions (limit: {limits.MAX_INPUT_DIMENSION}); "
                 "send the kernel instead"
             )
-        if not self.inputs.any():
-            raise ValueError("inputs must not be zero everywhere")
+        check_scale_of_inputs(self.inputs, "inputs")
         _check_rows(self.targets, self.points, "targets", "inputs")
         _check_outputs(self.targets, self.test_targets)
         if self.test_inputs is None:
@@ -181,6 +155,7 @@ class InputData(StrictModel):
             raise ValueError(
                 f"test_inputs have {self.test_inputs.shape[1]} dimensions, but inputs have {dimension}"
             )
+        check_scale_of_inputs(self.test_inputs, "test_inputs", smallest=0.0)
         if self.test_targets is not None:
             _check_rows(self.test_targets, self.test_points, "test_targets", "test_inputs")
         return self

@@ -35,11 +35,22 @@ MAX_KERNEL_ENTRIES = 2_048
 """times x points (x outputs, for g) up to which two-time kernels are written densely; beyond it as
 factors."""
 
-KERNEL_SYMMETRY_TOLERANCE = 1e-8
-"""Largest |K - K^T| accepted, relative to the largest entry of K."""
-
 KERNEL_EIGENVALUE_TOLERANCE = 1e-8
-"""Most negative eigenvalue accepted, relative to the largest eigenvalue."""
+"""Most negative eigenvalue of a kernel, relative to the largest, that is left as it is."""
+
+KERNEL_ROUNDING = 2.0**-23
+"""The spacing of float32 at 1. times max(4, P): the most negative eigenvalue, relative to the largest,
+that rounding in float32 explains. It is accepted and set to zero, and the answer says so."""
+
+KERNEL_SYMMETRY_TOLERANCE = KERNEL_ROUNDING
+"""times max(4, P): largest |K - K^T| accepted, relative to the largest entry of K."""
+
+MAX_KERNEL_SCALE = 1e15
+MIN_KERNEL_SCALE = 1e-15
+"""Largest entry of a kernel: sums of its squares are numbers in float32 (from 1e-38 to 3e38)."""
+
+MAX_TARGET = 1e15
+"""Largest |target|, for the same reason."""
 
 MAX_FIELD_TIMES = 100
 MAX_FIELD_NEURONS = 10_000

@@ -57,8 +57,12 @@ def in_one_line(errors: Sequence[FieldError], count: int | None = None) -> str:
 
 def problem_of(error: ValidationError) -> ProblemDetail:
     """What the API answers to a request with these errors."""
-    errors = field_errors(error.errors())
-    count = error.error_count()
+    return problem_with(field_errors(error.errors()), error.error_count())
+
+
+def problem_with(errors: list[FieldError], count: int | None = None) -> ProblemDetail:
+    """A refusal for these reasons; `count` says how many there are, if not all are given."""
+    count = len(errors) if count is None else count
     return ProblemDetail(
         title="Unprocessable Content",
         status=422,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -39,18 +41,38 @@ def read_npz(content: bytes) -> KernelData | InputData:
         UploadError: not an NPZ, too large when unpacked, or the wrong arrays.
         pydantic.ValidationError: the arrays do not fit together, or are not finite.
     """
-    arrays = _arrays(content)
+    return of_arrays(_arrays(content))
+
+
+def of_arrays(arrays: Mapping[str, Any]) -> KernelData | InputData:
+    """The data that arrays of these names are; see read_npz.
+
+    Raises:
+        UploadError: the wrong arrays.
+        pydantic.ValidationError: they do not fit together, or are not finite.
+    """
     names = set(arrays)
     fields = _KERNEL_FIELDS if "kernel" in names else _INPUT_FIELDS
     unknown, missing = names - set(fields), {next(iter(fields)), "y"} - names
     if unknown or missing:
         raise UploadError(
-            f"the NPZ has arrays {sorted(names)}; it must have x and y (and may have x_test, y_test), "
+            f"the dataset has arrays {sorted(names)}; it must have x and y (and may have x_test, y_test), "
             "or kernel and y (and may have cross_kernel, test_kernel, y_test)"
         )
     chosen = {fields[name]: array for name, array in arrays.items()}
     model = KernelData if "kernel" in names else InputData
     return model.model_validate(chosen)
+
+
+def to_npz(data: KernelData | InputData) -> bytes:
+    """The NPZ that read_npz reads as `data`."""
+    fields = _KERNEL_FIELDS if isinstance(data, KernelData) else _INPUT_FIELDS
+    arrays = {name: getattr(data, field) for name, field in fields.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, allow_pickle=False, **{name: array for name, array in arrays.items() if array is not None}
+    )
+    return buffer.getvalue()
 
 
 def _arrays(content: bytes) -> dict[str, np.ndarray]:

@@ -63,7 +63,7 @@ def assemble(
         stop. Its wall_seconds are those of nothing yet.
     """
     arrays: Arrays = {}
-    notes = list(solution.notes) if solution else []
+    notes = [*problem.data.notes, *(solution.notes if solution else [])]
     if solution is not None and solution.predictions.shape[1]:
         arrays |= _trajectory_arrays(problem, solution) | solution.arrays
         left_out = _add_pieces(arrays, list(_pieces(problem, solution)), status, reporter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,6 @@ from dmft_client import (
     SolveCancelled,
     SolveFailed,
     WaitTimeout,
-    discovery,
 )
 from dmft_schema import JobStatus
 from jobs.store import JobStore
@@ -234,34 +232,3 @@ def test_no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         pytest.raises(ConnectionFailed, match="no answer from http"),
     ):
         client.capabilities()
-
-
-def test_server_and_key_are_found(
-    url: str, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    key_file = tmp_path / "admin.key"
-    key_file.write_text(keys["ada"] + "\n")
-    for place in (tmp_path / ".dmft" / "server.json", discovery.pointer_file()):
-        place.parent.mkdir(parents=True)
-        place.write_text(json.dumps({"url": url, "key_file": str(key_file)}))
-        with Client() as client:
-            assert list(client.list()) == []
-        place.unlink()
-    monkeypatch.setenv("DMFT_URL", url)
-    monkeypatch.setenv("DMFT_API_KEY", keys["bob"])
-    with Client() as client:
-        assert list(client.list()) == []
-
-
-def test_the_local_key_goes_to_the_local_server_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    key_file = tmp_path / "admin.key"
-    key_file.write_text("dmft_secret")
-    (tmp_path / ".dmft").mkdir()
-    (tmp_path / ".dmft" / "server.json").write_text(
-        json.dumps({"url": "http://127.0.0.1:8000", "key_file": str(key_file)})
-    )
-    assert discovery.find(None, None).api_key == "dmft_secret"
-    assert discovery.find("http://127.0.0.1:8000/", None).api_key == "dmft_secret"
-    assert discovery.find("http://elsewhere:8000", None).api_key is None
