@@ -113,6 +113,15 @@ def test_what_is_no_url(url: str) -> None:
         Client(url, "key")
 
 
+def test_the_local_server_is_not_asked_through_a_proxy(
+    url: str, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with Client(url, keys["ada"]) as client:
+        assert list(client.list()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_when_one_of_two_servers_stops_the_other_is_found(tmp_path: Path, order: tuple[int, ...]) -> None:
