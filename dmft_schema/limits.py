@@ -45,11 +45,11 @@ that rounding in float32 explains. It is accepted and set to zero, and the answe
 KERNEL_SYMMETRY_TOLERANCE = KERNEL_ROUNDING
 """times max(4, P): largest |K - K^T| accepted, relative to the largest entry of K."""
 
-MAX_KERNEL_SCALE = 1e15
-MIN_KERNEL_SCALE = 1e-15
+MAX_KERNEL_SCALE = 1e30
+MIN_KERNEL_SCALE = 1e-30
 """Largest entry of a kernel: sums of its squares are numbers in float32 (from 1e-38 to 3e38)."""
 
-MAX_TARGET = 1e15
+MAX_TARGET = 1e30
 """Largest |target|, for the same reason."""
 
 MAX_FIELD_TIMES = 100

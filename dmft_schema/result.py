@@ -94,7 +94,7 @@ class ResultDocument(OpenModel):
     )
 
 
-class KernelSlice(_Open):
+class KernelSlice(OpenModel):
     """GET /v1/solves/{id}/kernels/{kernel}: one kernel or response between two times."""
 
     kernel: str

@@ -122,8 +122,7 @@ class JobStore:
         found = self._redis.hmget(f"dmft:job:{job_id}", records.SHOWN)
         record = {name: value for name, value in zip(records.SHOWN, found, strict=True) if value is not None}
         if "status" not in record:
-            grave = self._grave(job_id)
-            if grave is not None and grave.why == "expired":
+            if (grave := self._grave(job_id)) and grave.why == "expired":
                 raise JobExpired(job_id, grave.owner, grave.at)
             raise JobNotFound(job_id)
         if "summary" not in record:  # it was stored by an earlier version
@@ -143,8 +142,7 @@ class JobStore:
 
     def deleted_by(self, job_id: str) -> str | None:
         """The id of the owner of a job that was deleted not long ago; None for any other."""
-        grave = self._grave(job_id)
-        return grave.owner if grave is not None and grave.why == "deleted" else None
+        return grave.owner if (grave := self._grave(job_id)) and grave.why == "deleted" else None
 
     def _waiting(self, record: dict[str, str]) -> tuple[int | None, str]:
         owner = record["owner"]
