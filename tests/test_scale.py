@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from dmft_engine import Problem, solve
 from dmft_engine import data as engine_data
 from dmft_schema import InputData, KernelData, SolveRequest, limits
+from dmft_schema.limits import MAX_KERNEL_SCALE, MAX_TARGET, MIN_KERNEL_SCALE
 
 
 def draw_inputs(seed: int, points: int, dimension: int, scale: float, repeats: bool) -> np.ndarray:
@@ -142,19 +143,19 @@ def test_absurd_scales_are_refused_by_field_value_and_limit(
     inputs = np.random.default_rng(seed).uniform(0.5, 1.0, (points, dimension)) * scale
     y = np.ones(points)
     largest = max(math.fsum((x / scale) ** 2 for x in row) / dimension for row in inputs) ** 0.5 * scale
-    if 1.01e-15**0.5 < largest < 0.99e15**0.5:
+    if 1.01 * MIN_KERNEL_SCALE**0.5 < largest < 0.99 * MAX_KERNEL_SCALE**0.5:
         InputData(inputs=inputs, targets=y)
         InputData(inputs=y[:, None], targets=y, test_inputs=inputs[:, :1])
-    elif not 1e-15**0.5 <= largest <= 1e15**0.5:
+    elif not MIN_KERNEL_SCALE**0.5 <= largest <= MAX_KERNEL_SCALE**0.5:
         with pytest.raises(ValidationError, match=r"inputs has entries up to .* of point \d.*limit.*scale"):
             InputData(inputs=inputs, targets=y)
     kernel = np.eye(points) * scale
-    if 1e-15 <= scale <= 1e15:
+    if MIN_KERNEL_SCALE <= scale <= MAX_KERNEL_SCALE:
         KernelData(kernel=kernel, targets=y)
     else:
         with pytest.raises(ValidationError, match=r"largest entry of kernel is .*limit.*scale the data"):
             KernelData(kernel=kernel, targets=y)
-    if scale <= 1e15:
+    if scale <= MAX_TARGET:
         KernelData(kernel=np.eye(points), targets=-y * scale)
     else:
         with pytest.raises(ValidationError, match=r"entry \[0\] of targets is .*limit.*down"):
