@@ -36,6 +36,9 @@ FLOAT32_SCALES = 1e15
 MOST_RELATIVE = 1e-4
 """Rounding of f at the end, over the errors that training starts with, above which float64 is needed."""
 
+LAZY = 1e-3
+"""gamma0 up to which the lazy limit is an answer to a request that float64 cannot solve."""
+
 MOST_LOST = 1e-2
 """Rounding of weights over their first update: training stalls at that part of its errors."""
 
@@ -173,8 +176,18 @@ class Rounding:
         if eps > torch.finfo(torch.float64).eps:
             raise Imprecise(why)
         raise TooLittlePrecision(
-            f"even in float64, at gamma0 = {self.problem.network.gamma0:g} {why}",
-            "Solve the lazy limit instead, network.gamma0 = 0 or method static_ntk, which differs by less "
-            "than what rounding leaves; or raise training.learning_rate.",
-            0,
+            f"even in float64, at gamma0 = {self.problem.network.gamma0:g} {why}", self._advice(), 0
+        )
+
+    def _advice(self) -> str:
+        """What helps where float64 does not: the lazy limit differs from gamma0 by about gamma0 squared."""
+        if self.problem.network.gamma0 <= LAZY:
+            return (
+                "Solve the lazy limit instead, network.gamma0 = 0 or method static_ntk, which differs by "
+                "less than what rounding leaves; or raise training.learning_rate."
+            )
+        return (
+            "Outputs before training are too large beside the targets: scale the inputs or the kernel down "
+            "(pixels to 0..1, say), or use an activation that grows less; or raise training.learning_rate "
+            "if it is very small."
         )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import dmft_client
 from dmft_client import ApiError, Client, ClientError, SolveCancelled, SolveFailed, WaitTimeout, errors
 from dmft_schema import FieldError, Job, JobError, JobStatus, ProblemDetail
+from dmft_schema.summary import summarise
 from tests.conftest import small_request
 
 JOB = Job(
@@ -23,7 +24,7 @@ JOB = Job(
     status=JobStatus.FAILED,
     owner="ada",
     created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    request=small_request(),
+    request=summarise(small_request().model_dump()),
     request_hash="h",
     error=JobError(code="diverged", message="the loss", advice="smaller steps", step=3),
 )

@@ -30,6 +30,7 @@ from dmft_schema import (
     Summary,
 )
 from dmft_schema.base import FROM_ANY_VERSION
+from dmft_schema.summary import summarise
 from tests.conftest import slow_request, small_request
 
 DOCUMENT = ResultDocument(
@@ -74,7 +75,7 @@ def job(request: SolveRequest) -> Job:
         status=JobStatus.FAILED,
         owner="ada",
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        request=request,
+        request=summarise(request.model_dump()),
         request_hash="h",
         error=JobError(code="diverged", message="m", advice="a", step=3),
         links={"self": "/v1/solves/s_1"},
@@ -99,8 +100,8 @@ ANSWERS: list[BaseModel] = [
 ]
 NAMES = st.sampled_from(["zz_new", "Neu", "new-er", "_x", "größe"])
 VALUES = st.sampled_from([None, True, 1.5, "text", [], {"deep": [{"er": 1}]}])
-MAPPINGS = {"versions", "links", "limits", "basis_sizes", "unsupported", "manifest"}
-"""What is a mapping by its nature takes new entries of its own type only."""
+MAPPINGS = {"versions", "links", "limits", "basis_sizes", "unsupported", "manifest", "request"}
+"""What is a mapping by its nature takes new entries of its own type only; summaries of requests show all."""
 
 
 def models(value: Any, mappings: set[str]) -> list[dict[str, Any]]:
@@ -134,6 +135,14 @@ def test_what_older_servers_do_not_say_has_a_default(answer: BaseModel, data: st
     for name in data.draw(st.lists(st.sampled_from(optional or ["none"]), unique=True)):
         older.pop(name, None)
     type(answer).model_validate_json(json.dumps(older), context=FROM_ANY_VERSION)
+
+
+def test_a_summary_shows_what_a_newer_request_holds() -> None:
+    newer = job(small_request()).model_dump(mode="json")
+    newer["request"] |= {"new_option": 1}
+    newer["request"]["network"] |= {"new_option": 2}
+    shown = Job.model_validate(newer, context=FROM_ANY_VERSION).model_dump()["request"]
+    assert (shown["new_option"], shown["network"]["new_option"]) == (1, 2)
 
 
 def test_requests_are_as_strict_as_ever() -> None:

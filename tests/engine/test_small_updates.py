@@ -256,3 +256,16 @@ def test_less_than_float64_resolves_is_refused() -> None:
     assert result.error is not None
     assert result.error.code == "too_little_precision"
     assert "gamma0 = 0" in result.error.advice
+
+
+def test_large_data_is_told_to_be_scaled_down() -> None:
+    """At gamma0 = 1 the lazy limit is another answer, not a better one."""
+    given = {
+        "data": {"inputs": [[255.0] * 10, [3.0] * 10], "targets": [1.0, -1.0]},
+        "network": {"depth": 3, "activation": "quadratic", "gamma0": 1.0},
+    }
+    error = solved(given, {"name": "finite_width", "width": 64}).error
+    assert error is not None
+    assert error.code == "too_little_precision"
+    assert "scale the inputs" in error.advice
+    assert "lazy" not in error.advice
