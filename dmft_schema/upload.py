@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dmft_schema.data import InputData, KernelData
+from dmft_schema.refusal import shortened
 
 MAX_UNPACKED_BYTES = 512 * 2**20
 """Largest size of an upload's arrays, unpacked."""
@@ -76,6 +77,12 @@ def to_npz(data: KernelData | InputData) -> bytes:
 
 
 def _arrays(content: bytes) -> dict[str, np.ndarray]:
+    if not content.startswith(b"PK"):
+        # zipfile looks at the end only, and would take a form with a file in it.
+        raise UploadError(
+            "the body is not a readable NPZ: it does not begin as one. Send the bytes that numpy.savez has "
+            "written as they are (curl --data-binary), not in a form"
+        )
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             # Sizes are declared in the directory: a bomb is refused before it is unpacked.
@@ -86,7 +93,7 @@ def _arrays(content: bytes) -> dict[str, np.ndarray]:
         if unpacked > MAX_UNPACKED_BYTES:
             raise UploadError(f"the NPZ unpacks to {unpacked} bytes (limit: {MAX_UNPACKED_BYTES})")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: _array(archive, name) for name in archive.files}
     except UploadError:
         raise
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError, NotImplementedError) as error:
@@ -94,3 +101,14 @@ def _arrays(content: bytes) -> dict[str, np.ndarray]:
     except Exception as error:
         # zlib and struct have errors of their own for damaged members.
         raise UploadError(f"the body is a damaged NPZ: {type(error).__name__}: {error}") from None
+
+
+def _array(archive: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    try:
+        return archive[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise UploadError(
+            f"array {shortened(name, 100)} of the NPZ holds objects: save an array of numbers"
+        ) from None
