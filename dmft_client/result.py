@@ -5,13 +5,19 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dmft_client import labelled
 from dmft_client.errors import UnexpectedAnswer
 from dmft_schema import Diagnostics, Summary, kernel_slice
 from dmft_schema.base import FROM_ANY_VERSION
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
 
 
 class Result:
@@ -65,6 +71,14 @@ class Result:
     def save(self, path: str | Path) -> None:
         """Write the NPZ."""
         Path(path).write_bytes(self._content)
+
+    def to_xarray(self) -> xr.Dataset:
+        """All arrays with named axes: `result.to_xarray().phi.sel(layer=2, t=0)`; see labelled.to_xarray."""
+        return labelled.to_xarray(self)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The trajectory as a table, a row for each recorded step; see labelled.to_dataframe."""
+        return labelled.to_dataframe(self)
 
     @property
     def times(self) -> NDArray:
