@@ -18,7 +18,7 @@ from dmft_schema import JobStatus
 from tests.accuracy import Accuracy
 from tests.engine import gaussian_judge
 from tests.engine.test_two_layers import gauss
-from tests.problems import request, run, shared_reference, sphere, stored
+from tests.problems import reference, request, run, sphere, stored
 
 TIMES = [10, 30, 60, 99]
 # Theory section 7, ntk readout.
@@ -47,10 +47,10 @@ def test_gradient_independence_meets_kept_numbers(accuracy: Accuracy) -> None:
 
 def test_gradient_independence_meets_the_shared_file() -> None:
     """Held to the file's own accuracy: it is off from the digits printed with it by 5e-5."""
-    reference = shared_reference("linear_L5")["gradient_independence_ntk"]
+    answers = reference("linear_L5")["gradient_independence_ntk"]
     result = run(**stored("linear_L5"), method={"name": "gradient_independence"}).arrays
-    np.testing.assert_allclose(result["loss"], reference["loss"], rtol=1e-4)
-    for layer, final in enumerate(reference["H_final"], start=1):
+    np.testing.assert_allclose(result["loss"], answers["loss"], rtol=1e-4)
+    for layer, final in enumerate(answers["H_final"], start=1):
         difference = np.abs(result[f"phi_{layer}"][-1, :, -1] - final).max()
         assert difference < 1e-4 * np.abs(final).max()
 

@@ -11,7 +11,7 @@ from scipy import stats
 from dmft_engine import Problem, solve
 from dmft_schema import JobStatus
 from tests.accuracy import Accuracy
-from tests.problems import request, run, shared_reference, sphere, stored
+from tests.problems import reference, request, run, sphere, stored
 
 # TANH_L3 by `dmft` itself with 16 replicas of 4096 at tolerance 2e-3 (seed 11): t -> loss, standard error.
 # The dense networks below, which share nothing with it but the model, agree with it as N grows.
@@ -67,15 +67,15 @@ def test_loss_within_its_error_of_the_precise_run(accuracy: Accuracy) -> None:
         assert abs(difference) < allowance, t
 
 
-def test_loss_within_its_error_of_the_shared_reference() -> None:
-    reference = shared_reference("tanh_L3")["exact"]
+def test_loss_within_its_error_of_the_reference() -> None:
+    answers = reference("tanh_L3")["exact"]
     result = tanh(seed=5)
     times = len(result["loss"])
     allowance = (
-        joint_t_quantile(4, times) * np.hypot(result["loss_standard_error"], reference["loss_standard_error"])
+        joint_t_quantile(4, times) * np.hypot(result["loss_standard_error"], answers["loss_standard_error"])
         + result["loss_truncation_error"]
     )
-    assert (np.abs(result["loss"] - reference["loss"]) <= allowance + 1e-12).all()
+    assert (np.abs(result["loss"] - answers["loss"]) <= allowance + 1e-12).all()
 
 
 @pytest.mark.slow

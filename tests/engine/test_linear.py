@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.accuracy import Accuracy
-from tests.problems import run, shared_reference, sphere, stored
+from tests.problems import reference, run, sphere, stored
 
 TIMES = [10, 30, 60, 99]
 # Theory section 7: losses of LINEAR_L5 at TIMES, kept to the digits printed there.
@@ -65,11 +65,11 @@ def test_shared_file(readout: str) -> None:
     """The file differs from the numbers above, printed with it, by up to 2e-4 (and its kernels by
     7e-5): two solvers that share no code agree with those to 1e-8, so the file is held to its own
     accuracy only."""
-    reference = shared_reference("linear_L5")[readout]
+    answers = reference("linear_L5")[readout]
     result = run(**stored("linear_L5"), method={"name": "linear", "readout": readout}).arrays
-    np.testing.assert_allclose(result["loss"], reference["loss"], rtol=2.5e-4)
+    np.testing.assert_allclose(result["loss"], answers["loss"], rtol=2.5e-4)
     final = np.array([result[f"phi_{layer}"][-1, :, -1] for layer in range(1, 6)])
-    assert np.abs(final - reference["H_final"]).max() < 1e-4 * np.abs(final).max()
+    assert np.abs(final - answers["H_final"]).max() < 1e-4 * np.abs(final).max()
 
 
 def test_seeds_and_sample_counts_agree() -> None:
