@@ -1,9 +1,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test fuzz accuracy check serve bench clean
+.PHONY: install demo test pythons fuzz accuracy check hooks serve bench clean
 
 install: $(STAMP)
 
@@ -17,8 +18,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install        ## the main job on real data, over HTTP
 	$(BIN)/dmft demo
 
-test: install        ## every test, the slow ones too
-	$(BIN)/pytest
+test: install        ## every test, the slow ones too, on JOBS cores, and how much of the code they run
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --cov --cov-report=term:skip-covered
+
+pythons: install     ## every test on each Python from 3.11 that is on this machine
+	$(BIN)/nox
 
 fuzz: install        ## ten thousand random requests by schemathesis, with a fixed seed
 	$(BIN)/python -m tests.fuzz --cases 10000
@@ -30,6 +34,9 @@ check: install       ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+hooks: install       ## `make check` at every commit
+	$(BIN)/pre-commit install
 
 serve: install       ## a server on this machine
 	$(BIN)/dmft serve

@@ -37,15 +37,40 @@ class Row(NamedTuple):
 
 
 Accuracy = Callable[..., None]
-ROWS = pytest.StashKey[list[Row]]()
+PROPERTY = "accuracy"
+
+
+class Table:
+    """The rows of a run, whose tests may have run in several processes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: list[Row] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self._rows += [Row(*row) for name, row in report.user_properties if name == PROPERTY]
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        if exitstatus != 0:
+            return
+        before, rest = self._path.read_text().split(BEGIN)
+        _, after = rest.split(END)
+        worst: dict[tuple[str, str, str], Row] = {}
+        for row in sorted(self._rows, key=lambda row: row.severity):
+            worst[row.what, row.judge, row.test] = row
+        table = "\n".join(str(worst[key]) for key in sorted(worst))
+        self._path.write_text(f"{before}{BEGIN}\n{HEADER}{table}\n\n{END}{after}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--accuracy", type=Path, help="document whose table of errors is to be written")
+    parser.addoption("--accuracy", help="document whose table of errors is to be written")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[ROWS] = []
+    path: str | None = config.getoption("--accuracy")
+    if path is not None and not hasattr(config, "workerinput"):  # xdist's workers have one
+        config.pluginmanager.register(Table(Path(path)))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -74,19 +99,8 @@ def accuracy(request: pytest.FixtureRequest) -> Accuracy:
             worst = int(ratio.argmax())
             bar = float(bars[worst])
         place = request.node.nodeid.split("/")[-1].split("[")[0].replace(".py::", ": ")
-        request.config.stash[ROWS].append(Row(what, judge, float(errors[worst]), bar, place))
+        # A property of the report reaches the process that writes the table, whichever ran the test.
+        row = Row(what, judge, float(errors[worst]), bar, place)
+        request.node.user_properties.append((PROPERTY, list(row)))
 
     return record
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    path: Path | None = session.config.getoption("--accuracy")
-    if path is None or exitstatus != 0:
-        return
-    before, rest = path.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    worst: dict[tuple[str, str, str], Row] = {}
-    for row in sorted(session.config.stash[ROWS], key=lambda row: row.severity):
-        worst[row.what, row.judge, row.test] = row
-    table = "\n".join(str(worst[key]) for key in sorted(worst))
-    path.write_text(f"{before}{BEGIN}\n{HEADER}{table}\n\n{END}{after}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,11 @@ from jobs.connection import connect
 from jobs.embedded_redis import EmbeddedRedis
 from jobs.settings import Settings
 from jobs.store import JobStore
+
+# Tests share the cores with each other and with the processes they start: one thread each. It also makes
+# sums come out the same on every machine. Set before anything loads numpy's or torch's libraries.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
 pytest_plugins = ["tests.serving", "tests.accuracy"]
 
