@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dmft_client.errors import InvalidRequest
-from dmft_schema import FieldError, Network, Outputs, SolveRequest, Training
+from dmft_schema import FieldError, Outputs, SolveRequest, Training
 from dmft_schema.data import DigitsData, InputData, KernelData, UploadedData
 from dmft_schema.methods import METHODS
+from dmft_schema.network import ARCHITECTURES
 from dmft_schema.refusal import problem_of, problem_with
 from dmft_schema.upload import UploadError, of_arrays, to_npz
 
@@ -21,12 +22,13 @@ _RENAMED = {"points": "samples", "test_points": "test_samples", "data_seed": "se
 def _paths() -> dict[str, tuple[str, ...]]:
     """Keyword -> place in the request."""
     paths: dict[str, tuple[str, ...]] = {name: (name,) for name in ("name", "tags", "priority", "reuse")}
-    for section, models in {
+    sections: dict[str, tuple[type[BaseModel], ...]] = {
         "data": (KernelData, InputData, DigitsData, UploadedData),
-        "network": (Network,),
+        "network": tuple(ARCHITECTURES.values()),
         "training": (Training,),
         "outputs": (Outputs,),
-    }.items():
+    }
+    for section, models in sections.items():
         for model in models:
             paths |= {field: (section, field) for field in model.model_fields}
     for method in METHODS:

@@ -22,18 +22,28 @@ from dmft_schema.methods import (
     PerturbationMethod,
     StaticNtkMethod,
 )
-from dmft_schema.request import (
+from dmft_schema.network import (
+    BaseNetwork,
+    ComposedNetwork,
+    ConvolutionalNetwork,
+    MlpNetwork,
     Network,
-    Outputs,
-    SolveRequest,
-    Training,
+    RecurrentNetwork,
+    ResidualNetwork,
+    TransformerNetwork,
 )
+from dmft_schema.outputs import Outputs
+from dmft_schema.request import SolveRequest
 from dmft_schema.result import Diagnostics, KernelSlice, ResultDocument, Summary
 from dmft_schema.summary import RequestSummary
+from dmft_schema.training import Training
 
 __all__ = [
     "AlternatingMethod",
+    "BaseNetwork",
     "Capabilities",
+    "ComposedNetwork",
+    "ConvolutionalNetwork",
     "Data",
     "Diagnostics",
     "DigitsData",
@@ -50,17 +60,21 @@ __all__ = [
     "KernelData",
     "KernelSlice",
     "LinearMethod",
+    "MlpNetwork",
     "Network",
     "Outputs",
     "PerturbationMethod",
     "ProblemDetail",
     "Progress",
+    "RecurrentNetwork",
     "RequestSummary",
+    "ResidualNetwork",
     "ResultDocument",
     "SolveRequest",
     "StaticNtkMethod",
     "Summary",
     "Training",
+    "TransformerNetwork",
     "UploadedData",
     "kernel_layers",
     "kernel_slice",

@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 from pydantic import Field
 
-from dmft_schema import limits
+from dmft_schema import limits, names
 from dmft_schema import methods as method_models
-from dmft_schema import request as contract
 from dmft_schema.base import OpenModel
+from dmft_schema.network import ARCHITECTURES
 from dmft_schema.support import FEATURES, UNSUPPORTED
 
 
@@ -40,14 +40,14 @@ class Capabilities(OpenModel):
                 method: sorted(FEATURES[feature].field for feature in features)
                 for method, features in UNSUPPORTED.items()
             },
-            activations=list(get_args(contract.ActivationName)),
-            architectures=list(get_args(contract.ArchitectureName)),
-            losses=list(get_args(contract.LossName)),
-            dynamics=list(get_args(contract.DynamicsName)),
-            backward_rules=list(get_args(contract.BackwardRuleName)),
-            schedules=list(get_args(contract.ScheduleName)),
+            activations=list(get_args(names.ActivationName)),
+            architectures=list(ARCHITECTURES),
+            losses=list(get_args(names.LossName)),
+            dynamics=list(get_args(names.DynamicsName)),
+            backward_rules=list(get_args(names.BackwardRuleName)),
+            schedules=list(get_args(names.ScheduleName)),
             readouts=list(get_args(method_models.ReadoutName)),
-            kernels=list(get_args(contract.KernelName)),
+            kernels=list(get_args(names.KernelName)),
             dtypes=list(get_args(method_models.DtypeName)),
             limits=constants | server_limits,
             version=version,

@@ -62,3 +62,19 @@ MAX_NAME_LENGTH = 200
 MAX_TAGS = 16
 MAX_TAG_LENGTH = 64
 MAX_PRIORITY = 100
+
+MAX_LAYERS = 200
+"""Blocks of a network, those inside others included."""
+
+MAX_NESTING = 8
+"""Blocks inside each other."""
+
+MAX_FILTER = 64
+"""Size and stride of a convolution, size of a pool, along each axis."""
+
+MAX_FILTER_OFFSETS = 256
+"""Matrices of a convolution between neurons: its size, squared for images."""
+
+MAX_HEAD_SIZE = 256
+MAX_POSITIONS = 20_000
+"""Positions of a point: height times width, or times."""

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from dmft_schema import limits
+from dmft_schema.blocks import ResidualBlock
 from dmft_schema.methods import (
     AlternatingMethod,
     FiniteWidthMethod,
     LinearMethod,
-    Method,
     PerturbationMethod,
     StaticNtkMethod,
 )
-from dmft_schema.support import KINKED_ACTIVATIONS, Asked, has_algebraic_theory
+from dmft_schema.support import KINKED_ACTIVATIONS, SolveAsked, has_algebraic_theory
 
 GIGABYTE = 1e9
 PROCESS_BYTES = 5e8
@@ -31,13 +31,6 @@ MOST_KNOWN = 0.8
 
 CHUNK_BYTES = {"alternating": 1 << 28, "finite_width": 1 << 30, "static": 1 << 26}
 """Samples, networks or quadrature nodes worked on side by side stay below this; the rest wait their turn."""
-
-
-class SolveAsked(Asked, Protocol):
-    """A request, or the engine's problem."""
-
-    @property
-    def method(self) -> Method: ...
 
 
 class Sized(Protocol):
@@ -106,17 +99,17 @@ class Demand:
         samples, replicas = getattr(method, "samples", None), getattr(method, "replicas", 1)
         if isinstance(method, FiniteWidthMethod):
             samples, replicas = method.width * method.ensemble, method.ensemble
-        linear = network.activation == "linear"
+        linear = network.activations == {"linear"}
         return cls(
             kind=_kind(asked, data),
             points=data.points,
             test_points=data.test_points,
             outputs=data.outputs,
             steps=asked.training.steps,
-            depth=network.depth,
-            shared=network.architecture == "residual",
+            depth=network.recorded,
+            shared=network.architecture == "residual" or network.uses(ResidualBlock),
             richness=(0.2 if linear else 1.0) * _richness(network.gamma0),
-            kinked=network.activation in KINKED_ACTIVATIONS,
+            kinked=bool(network.activations & set(KINKED_ACTIVATIONS)),
             times=asked.training.steps if wanted == "all" else len(set(wanted)),
             kernels=len({"phi", "g"} & set(outputs.kernels)),
             ntk="ntk" in outputs.kernels,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from dmft_schema import limits
-
-if TYPE_CHECKING:
-    from dmft_schema.request import Network, Outputs, SolveRequest, Training
+from dmft_schema.methods import Method
+from dmft_schema.network import BaseNetwork
+from dmft_schema.outputs import Outputs
+from dmft_schema.training import Training
 
 KINKED_ACTIVATIONS = ("relu",)
 """Activations whose phi'' is not a function."""
@@ -19,13 +20,20 @@ class Asked(Protocol):
     """What features are read off: a request, or the engine's problem."""
 
     @property
-    def network(self) -> Network: ...
+    def network(self) -> BaseNetwork: ...
 
     @property
     def training(self) -> Training: ...
 
     @property
     def outputs(self) -> Outputs: ...
+
+
+class SolveAsked(Asked, Protocol):
+    """A request, or the engine's problem."""
+
+    @property
+    def method(self) -> Method: ...
 
 
 @dataclass(frozen=True)
@@ -41,17 +49,26 @@ class Feature:
     used: Callable[[Asked], bool]
 
 
+def _scaled(network: BaseNetwork) -> bool:
+    if getattr(network, "weight_scales", None) is not None:
+        return True
+    return any(getattr(block, "weight_scale", 1.0) != 1 for block in network.all_blocks)
+
+
 FEATURES: dict[str, Feature] = {
     "nonlinear": Feature(
-        "a network.activation other than linear", lambda r: r.network.activation != "linear"
+        "a network.activation other than linear", lambda r: r.network.activations != {"linear"}
     ),
     "kinks": Feature(
         "network.activation relu (its phi'' is no function)",
-        lambda r: r.network.activation in KINKED_ACTIVATIONS,
+        lambda r: bool(r.network.activations & set(KINKED_ACTIVATIONS)),
     ),
     "residual": Feature("network.architecture residual", lambda r: r.network.architecture == "residual"),
-    "scales": Feature("network.weight_scales", lambda r: r.network.weight_scales is not None),
-    "biases": Feature("network.bias_scale", lambda r: r.network.bias_scale > 0),
+    "scales": Feature("network.weight_scales", lambda r: _scaled(r.network)),
+    "biases": Feature(
+        "network.bias_scale",
+        lambda r: any(getattr(block, "bias_scale", 0.0) > 0 for block in r.network.all_blocks),
+    ),
     "lazy": Feature("network.gamma0 0", lambda r: r.network.gamma0 == 0),
     "momentum": Feature("training.momentum", lambda r: r.training.momentum > 0),
     "weight_decay": Feature("training.weight_decay", lambda r: r.training.weight_decay > 0),
@@ -109,7 +126,7 @@ def has_algebraic_theory(asked: Asked) -> bool:
     return not any(FEATURES[feature].used(asked) for feature in NOT_ALGEBRAIC)
 
 
-def check_support(request: SolveRequest) -> None:
+def check_support(request: SolveAsked) -> None:
     """Refuse options that the request's method has no theory for, and options at odds with each other.
 
     Raises:
@@ -162,7 +179,7 @@ TARGETS_OF_LOSS: dict[str, tuple[str, str]] = {
 """Loss -> the kind of targets it needs (data.py), and how to say so. Losses not named take any."""
 
 
-def check_targets(request: SolveRequest, kinds: Collection[str]) -> None:
+def check_targets(request: SolveAsked, kinds: Collection[str]) -> None:
     """Refuse a loss whose targets mean something else.
 
     Raises:
@@ -173,7 +190,7 @@ def check_targets(request: SolveRequest, kinds: Collection[str]) -> None:
         raise ValueError(f"training.loss {request.training.loss} needs {needed[1]}")
 
 
-def check_size(request: SolveRequest, points: int, outputs: int) -> None:
+def check_size(request: SolveAsked, points: int, outputs: int) -> None:
     """Refuse a request whose record would be too long, or has a shape that its method has no theory for.
 
     Raises:
@@ -202,7 +219,7 @@ def check_size(request: SolveRequest, points: int, outputs: int) -> None:
         _check_perturbation(request, points, outputs)
 
 
-def _check_perturbation(request: SolveRequest, points: int, outputs: int) -> None:
+def _check_perturbation(request: SolveAsked, points: int, outputs: int) -> None:
     times = request.outputs.kernel_times
     kept = (request.training.steps if times == "all" else len(times)) * points * outputs
     if set(request.outputs.kernels) & {"phi", "g"} and kept > limits.MAX_KERNEL_ENTRIES:

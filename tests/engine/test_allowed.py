@@ -17,10 +17,12 @@ from dmft_engine.model.networks import ARCHITECTURES
 from dmft_engine.model.recipe import SCHEDULES
 from dmft_engine.training.dynamics import DYNAMICS
 from dmft_engine.weights.initialisation import BACKWARD_RULES
-from dmft_schema import Capabilities, Network
+from dmft_schema import Capabilities, MlpNetwork
 from dmft_schema.methods import Method
-from dmft_schema.request import Outputs, Training
+from dmft_schema.network import ARCHITECTURES as OFFERED
+from dmft_schema.outputs import Outputs
 from dmft_schema.support import CONFLICTS, FEATURES, UNSUPPORTED
+from dmft_schema.training import Training
 from tests.engine.test_contract import (
     ALLOWED,
     DATA,
@@ -108,8 +110,8 @@ def test_schema_capabilities_and_engine_are_the_same_set() -> None:
     }
     sets = {
         "methods": (set(MODELS), METHODS),
-        "activations": (choices(Network, "activation"), ACTIVATIONS),
-        "architectures": (choices(Network, "architecture"), ARCHITECTURES),
+        "activations": (choices(MlpNetwork, "activation"), ACTIVATIONS),
+        "architectures": (set(OFFERED), ARCHITECTURES),
         "losses": (choices(Training, "loss"), LOSSES),
         "schedules": (choices(Training, "schedule"), SCHEDULES),
         "dynamics": (choices(Training, "dynamics"), DYNAMICS),

@@ -7,18 +7,22 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from dmft_engine import Problem, Result, solve
 from dmft_engine.model.activations import ACTIVATIONS
 from dmft_engine.model.networks import ARCHITECTURES
 from dmft_engine.weights.initialisation import BACKWARD_RULES
-from dmft_schema import JobStatus, Network, Progress, kernel_slice
+from dmft_schema import JobStatus, Progress, kernel_slice
 from dmft_schema.data import DIGITS_PER_CLASS
 from dmft_schema.methods import METHODS
-from dmft_schema.request import Outputs, Training
+from dmft_schema.network import Network
+from dmft_schema.outputs import Outputs
 from dmft_schema.support import CONFLICTS, FEATURES, UNSUPPORTED
+from dmft_schema.training import Training
 from tests.problems import request, run
 
+NETWORK: TypeAdapter[Network] = TypeAdapter(Network)
 STEPS = 12
 RATE = 0.02
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -56,7 +60,7 @@ STEP_BY_STEP = [method for method in SETTINGS if method not in ("alternating", "
 def features(sections: dict[str, Any]) -> set[str]:
     """What a request with these sections asks for, whether or not any method takes it."""
     asked = SimpleNamespace(
-        network=Network(**sections.get("network", {})),
+        network=NETWORK.validate_python(sections.get("network", {})),
         training=Training(**sections.get("training", {})),
         outputs=Outputs(**sections.get("outputs", {})),
     )
