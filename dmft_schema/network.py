@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Field, ValidationInfo, WrapValidator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from dmft_schema import limits
@@ -330,30 +330,30 @@ def _refused(message: str, place: tuple[str | int, ...]) -> ValidationError:
     return ValidationError.from_exception_data("network", [error])
 
 
-def _architecture(value: Any) -> Any:
-    """mlp where none is named, as in requests from before there were others."""
-    if isinstance(value, dict):
-        return value.get("architecture", "mlp")
-    return getattr(value, "architecture", None)
+def _by_architecture(value: Any, handler: Any, info: ValidationInfo) -> Any:
+    """The network that `value` names; mlp where it names none, as requests from before there were others.
 
-
-def _known(value: Any) -> Any:
-    name = _architecture(value)
-    if isinstance(value, dict) and not (isinstance(name, str) and name in ARCHITECTURES):
+    Places in errors then name no union.
+    """
+    if not isinstance(value, dict):
+        return value if isinstance(value, BaseNetwork) else handler(value)
+    name = value.get("architecture", "mlp")
+    model = ARCHITECTURES.get(name) if isinstance(name, str) else None
+    if model is None:
         known = " or ".join(f"'{known}'" for known in ARCHITECTURES)
         raise _refused(f"Input should be {known}", ("architecture",))
-    return value
+    return model.model_validate(value, context=info.context)
 
 
 Network = Annotated[
-    Annotated[MlpNetwork, Tag("mlp")] | Annotated[ResidualNetwork, Tag("residual")],
-    Discriminator(_architecture),
-    BeforeValidator(_known),
+    MlpNetwork | ResidualNetwork,
+    Field(discriminator="architecture"),
+    WrapValidator(_by_architecture),
 ]
 """What a request may ask for."""
 
 ARCHITECTURES: dict[str, type[BaseNetwork]] = {
     get_args(model.model_fields["architecture"].annotation)[0]: model
-    for model in (get_args(tagged)[0] for tagged in get_args(get_args(Network)[0]))
+    for model in get_args(get_args(Network)[0])
 }
 """Name -> the model, of every network that a request may ask for."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from dmft_schema.job import FieldError, ProblemDetail
 
 # Fields that hold one of several things: pydantic names the one it tried right after them.
-_UNION_FIELDS = (["data"], ["network"], ["method"], ["outputs", "kernel_times"])
+_UNION_FIELDS = (["data"], ["method"], ["outputs", "kernel_times"])
 
 MAX_ERRORS = 20
 """Errors that a refusal names; it counts the others."""
