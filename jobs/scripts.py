@@ -1,4 +1,4 @@
-"""The transitions, as scripts that Redis runs: jobs/lua, one file for each (docs/jobs.md)."""
+"""What Redis runs as scripts, transitions first of all: jobs/lua, one file for each (docs/jobs.md)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import redis
 from dmft_schema import JobStatus
 
 TRANSITIONS = ("submit", "claim", "beat", "finish", "attempt_failed", "release", "cancel", "delete", "reap")
+LISTS = ("page", "mend", "describe")
 
 
 def load(client: redis.Redis) -> dict[str, Any]:
-    """Each transition's script, by its name, to be called with `args`."""
+    """Each script, by its name, to be called with `args`."""
     folder = resources.files("jobs") / "lua"
     common = _statuses() + (folder / "common.lua").read_text()
     return {
-        name: client.register_script(common + (folder / f"{name}.lua").read_text()) for name in TRANSITIONS
+        name: client.register_script(common + (folder / f"{name}.lua").read_text())
+        for name in TRANSITIONS + LISTS
     }
 
 
@@ -25,4 +27,5 @@ def _statuses() -> str:
     """The statuses as Lua constants: this enum is the one place that spells them."""
     names = "".join(f"local {status.name} = '{status.value}'\n" for status in JobStatus)
     final = ", ".join(f"[{status.name}] = true" for status in JobStatus if status.final)
-    return f"{names}local FINAL = {{{final}}}\n"
+    every = ", ".join(status.name for status in JobStatus)
+    return f"{names}local STATUSES = {{{every}}}\nlocal FINAL = {{{final}}}\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import secrets
 from collections import deque
 from typing import Any
@@ -21,8 +20,10 @@ from jobs.errors import (
     LeaseLost,
     TooManyQueued,
 )
+from jobs.listing import Listing
 from jobs.records import Claim, Reaped, Submission, Tombstone
 from jobs.settings import Settings
+from jobs.waiting import Waiting
 
 WORKERS = "dmft:workers"
 
@@ -45,6 +46,7 @@ class JobStore:
         self._redis: Any = client
         self._settings = settings
         self._scripts = scripts.load(client)
+        self._listing = Listing(client, self._run)
         self._beats = itertools.count()
         self._unheard: deque[str] = deque()
 
@@ -125,12 +127,19 @@ class JobStore:
             if (grave := self._grave(job_id)) and grave.why == "expired":
                 raise JobExpired(job_id, grave.owner, grave.at)
             raise JobNotFound(job_id)
-        if "summary" not in record:  # it was stored by an earlier version
-            record["summary"] = records.summary_of(self.request(job_id)).model_dump_json()
-        position, reason = None, None
+        position = None
         if record["status"] == JobStatus.QUEUED:
-            position, reason = self._waiting(record)
-        return records.job(record, position, reason)
+            position = self._redis.zrank(f"dmft:queue:{record['owner']}", job_id)
+        return self._job(record, position, self._reasons())
+
+    def _reasons(self) -> Waiting:
+        return Waiting(self._redis, self._settings, self.live_workers)
+
+    def _job(self, record: dict[str, str], position: int | None, reasons: Waiting) -> Job:
+        if "summary" not in record:  # it was stored by an earlier version
+            record["summary"] = records.summary_of(self.request(record["id"])).model_dump_json()
+        waits = record["status"] == JobStatus.QUEUED
+        return records.job(record, position, reasons.reason(record["owner"], position) if waits else None)
 
     def request(self, job_id: str) -> str | None:
         """The job's request, as JSON; None if it is no longer stored."""
@@ -143,19 +152,6 @@ class JobStore:
     def deleted_by(self, job_id: str) -> str | None:
         """The id of the owner of a job that was deleted not long ago; None for any other."""
         return grave.owner if (grave := self._grave(job_id)) and grave.why == "deleted" else None
-
-    def _waiting(self, record: dict[str, str]) -> tuple[int | None, str]:
-        owner = record["owner"]
-        lacking = storage.shortage_of(self._settings)
-        position = self._redis.zrank(f"dmft:queue:{owner}", record["id"])
-        if lacking is not None:
-            return position, f"storage is full: {lacking}; it goes on when there is room"
-        if self.live_workers() == 0:
-            return position, "no live worker: start one with `dmft worker`"
-        cap = self._settings.max_running_per_user
-        if self._redis.scard(f"dmft:running:{owner}") >= cap:
-            return position, f"over your running limit of {cap}"
-        return position, f"behind {position or 0} of your jobs, and those of other users"
 
     def artifact(self, job_id: str) -> str | None:
         """Name of the job's stored files; None if there are none.
@@ -181,24 +177,18 @@ class JobStore:
         cursor: str | None = None,
     ) -> JobPage:
         """Jobs, newest first; all owners' if `owner` is None. `cursor` is a page's next_cursor."""
-        index = "dmft:jobs" if owner is None else f"dmft:jobs:{owner}"
-        below = f"({int(cursor)}" if cursor else "+inf"
-        items: list[Job] = []
-        while len(items) <= limit:
-            batch = self._redis.zrevrangebyscore(index, below, "-inf", start=0, num=200, withscores=True)
-            if not batch:
-                return JobPage(items=items)
-            for job_id, seq in batch:
-                below = f"({int(seq)}"
-                wanted = self._redis.hmget(f"dmft:job:{job_id}", "status", "tags")
-                if wanted[0] is None or (status and wanted[0] != status):
-                    continue
-                if tag and tag not in json.loads(wanted[1]):
-                    continue
-                if len(items) == limit:
-                    return JobPage(items=items, next_cursor=str(int(seq) + 1))
-                items.append(self.get(job_id))
-        return JobPage(items=items)
+        found, after = self._listing.page(owner=owner, status=status, tag=tag, limit=limit, cursor=cursor)
+        reasons = self._reasons()
+        items = [self._job(record, position, reasons) for record, position in found]
+        return JobPage(items=items, next_cursor=after)
+
+    def mend_lists(self) -> bool:
+        """Take jobs that another version stored or changed into the lists that `page` reads.
+
+        Returns:
+            Whether the lists were off.
+        """
+        return self._listing.mend()
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a queued job at once, ask a running one to stop; a finished one stays as it is.

@@ -58,6 +58,8 @@ class Reaper(threading.Thread):
             self._artifacts.remove_result(name)
             self._store.removed(name)
         self._artifacts.sweep()
+        if self._store.mend_lists():
+            logger.info("jobs of another version were taken into the lists")
         if reaped.waiting:
             tickets.top_up(self._app, self._client, reaped.waiting)
 

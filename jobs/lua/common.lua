@@ -16,6 +16,36 @@ local function status_event(id, status)
   event(id, 'status', cjson.encode(data))
 end
 
+-- Lists of jobs in order of their numbers, by status, each for all jobs and for those with a tag, of all owners
+-- and of one. A record's `listed` names the status that it is listed under.
+local function list_key(status, tag, owner)
+  return 'dmft:list:' .. status .. ':' .. (tag and redis.sha1hex(tag) or '') .. ':' .. (owner or '')
+end
+
+local function each_list(id, status, act)
+  local job = redis.call('HMGET', job_key(id), 'owner', 'tags')
+  local readable, tags = pcall(cjson.decode, job[2] or '[]')
+  for _, owner in ipairs({'', job[1]}) do
+    act(list_key(status, nil, owner))
+    for _, tag in ipairs(readable and type(tags) == 'table' and tags or {}) do
+      act(list_key(status, tostring(tag), owner))
+    end
+  end
+end
+
+local function unlist(id)
+  local listed = redis.call('HGET', job_key(id), 'listed')
+  if listed then each_list(id, listed, function(key) redis.call('ZREM', key, id) end) end
+end
+
+-- The one place where a job's status changes.
+local function set_status(id, status)
+  unlist(id)
+  local seq = redis.call('HGET', job_key(id), 'seq')
+  redis.call('HSET', job_key(id), 'status', status, 'listed', status)
+  each_list(id, status, function(key) redis.call('ZADD', key, seq, id) end)
+end
+
 local function enqueue(id)
   local job = redis.call('HMGET', job_key(id), 'owner', 'priority', 'seq')
   -- Higher priority first, then first come, first served.
@@ -57,14 +87,16 @@ local function answered(id, epoch, call)
 end
 
 local function requeue(id)
-  redis.call('HSET', job_key(id), 'status', QUEUED, 'progress', '')
+  set_status(id, QUEUED)
+  redis.call('HSET', job_key(id), 'progress', '')
   enqueue(id)
   status_event(id, QUEUED)
 end
 
 -- A final status: never left again. `artifact` names the stored files, '' when there are none.
 local function settle(id, status, err, artifact, retention)
-  redis.call('HSET', job_key(id), 'status', status, 'finished_at', now, 'error', err,
+  set_status(id, status)
+  redis.call('HSET', job_key(id), 'finished_at', now, 'error', err,
     'artifact', artifact, 'expires_at', now + retention)
   redis.call('ZADD', 'dmft:expiring', now + retention, id)
   if artifact ~= '' then redis.call('SADD', 'dmft:refs:' .. artifact, id) end
@@ -127,6 +159,7 @@ local function forget(id, why, lasts)
   local job = redis.call('HMGET', job_key(id), 'owner', 'outcome')
   if not job[1] then return '' end
   local files = unref(id)
+  unlist(id)
   redis.call('ZREM', 'dmft:jobs', id)
   redis.call('ZREM', 'dmft:jobs:' .. job[1], id)
   redis.call('DEL', job_key(id), 'dmft:events:' .. id)

@@ -42,7 +42,7 @@ if ARGV[7] == '1' then
 end
 if redis.call('ZCARD', 'dmft:queue:' .. owner) >= limit then return {'full', ''} end
 create('created')
-redis.call('HSET', job_key(id), 'status', QUEUED)
+set_status(id, QUEUED)
 enqueue(id)
 status_event(id, QUEUED)
 return {'created', id}

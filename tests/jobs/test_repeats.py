@@ -27,6 +27,7 @@ from tests.conftest import small_request
 
 ERROR = JobError(code="solver_died", message="it died")
 OWNERS = ("u_ada", "u_bob", "u_cyd")
+TAGS = ("a", "b:c", "\u00e9 \u00fc")
 
 
 def snapshot(client: redis.Redis) -> dict[str, Any]:
@@ -81,13 +82,14 @@ class Life:
         self.chance.choice((*acts, self.cancel, self.delete, self.reap))()
 
     def submit(self) -> None:
-        request = small_request(reuse=self.chance.random() < 0.3)
+        tags = self.chance.sample(TAGS, self.chance.randrange(3))
+        request = small_request(reuse=self.chance.random() < 0.3, tags=tags)
         key = self.chance.choice((None, "one", "two"))
         try:
             found = self.store.submit(
                 request, self.chance.choice(OWNERS), request_hash="h", idempotency_key=key
             )
-        except (TooManyQueued, IdempotencyConflict):
+        except (TooManyQueued, IdempotencyConflict, JobNotFound):  # another may delete it at once
             return
         self.ids.append(found.job.id)
 
@@ -131,6 +133,9 @@ class Life:
         if self.held and self.chance.random() < 0.5:
             # A holder that fell silent long ago.
             self.store.client.zadd("dmft:leases", {self.chance.choice(self.held).id: 1}, xx=True)
+        if self.ids and self.chance.random() < 0.3:
+            # One whose retention has ended.
+            self.store.client.zadd("dmft:expiring", {self.chance.choice(self.ids): 1}, xx=True)
         self.store.reap()
 
 
