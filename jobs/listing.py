@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from dmft_schema import JobStatus
 from jobs import records
@@ -33,8 +34,13 @@ class Listing:
         if (status or tag) and self._known_off is None:
             self.mend()
         below = f"({int(cursor)}" if cursor else "+inf"
-        after, *rows = self._run("page", owner or "", status or "", tag or "", below, limit, *records.SHOWN)
-        return [(_record(values), position) for position, *values in rows], after or None
+        text = self._run("page", owner or "", status or "", tag or "", below, limit, *records.SHOWN)
+        answer = json.loads(text)
+        found = [
+            (_record(values), None if position is False else position)
+            for _, position, *values in answer["rows"]
+        ]
+        return found, answer["after"] or None
 
     def mend(self) -> bool:
         """Put jobs into the lists that a version without them stored or changed.
@@ -75,9 +81,9 @@ class Listing:
                     self._redis.zrem(key, *gone)
 
 
-def _record(values: list[str | None]) -> dict[str, str]:
+def _record(values: list[str | Literal[False]]) -> dict[str, str]:
     found = zip(records.SHOWN, values, strict=True)
-    return {name: value for name, value in found if value is not None}
+    return {name: value for name, value in found if value is not False}
 
 
 def _batches(members: Iterator[tuple[str, float]]) -> Iterator[list[str]]:

@@ -94,7 +94,7 @@ def list_solves(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$")] = None,
-) -> JobPage:
+) -> Response:
     """Your solves, newest first."""
     whose: str | None = caller.id
     if owner not in (None, caller.id):
@@ -104,7 +104,10 @@ def list_solves(
             raise Problem(403, "admins_only", "only admins may list other users' solves")
         whose = None if owner == "*" else found or owner
     page = services.store.page(owner=whose, status=status, tag=tag, limit=limit, cursor=cursor)
-    return page.model_copy(update={"items": [under(request, job) for job in page.items]})
+    if request.scope["root_path"]:
+        page = page.model_copy(update={"items": [under(request, job) for job in page.items]})
+    # Not by FastAPI, which would check every job again: half of what a long list takes.
+    return Response(page.model_dump_json(), media_type="application/json")
 
 
 @router.get("/{job_id}", response_model=Job)
