@@ -13,7 +13,15 @@ COMMANDS = {
     "serve": "a server on this machine: Redis, worker and API in one command",
     "api": "the API alone, for deployments",
     "worker": "a worker alone, for more machines",
-    "solve": "solve a request from a JSON file",
+    "solve": "solve a request from a file or from options",
+    "list": "your solves, newest first",
+    "show": "everything the server says of one solve",
+    "watch": "follow a solve to its end",
+    "cancel": "stop solves; what they reached is kept",
+    "delete": "forget finished solves and their results",
+    "download": "a result as NPZ, netCDF or CSV",
+    "compare": "results in one table, and how far each is from the first",
+    "plot": "loss curves and kernels as a picture",
     "demo": "the theory and finite networks on real images, over HTTP",
     "keys": "make, list and revoke API keys",
 }
@@ -46,15 +54,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CommandError as error:
         print(f"dmft {arguments.command}: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as missing:
+        if missing.name not in _EXTRAS:
+            raise
+        print(_needs_extra(arguments.command, missing), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
+_EXTRAS = {"matplotlib": "plots", "xarray": "notebooks", "pandas": "notebooks", "h5netcdf": "notebooks"}
+
+
 def _needs_extra(command: str, missing: ModuleNotFoundError) -> str:
-    return (
-        f"dmft {command}: {missing.name} is not installed; "
-        "`pip install 'dmft-service[engine,server]'` brings what servers need"
-    )
+    extra = _EXTRAS.get(missing.name or "", "engine,server")
+    return f"dmft {command}: {missing.name} is not installed; `pip install 'dmft-service[{extra}]'` brings it"
 
 
 if __name__ == "__main__":

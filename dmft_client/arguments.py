@@ -54,6 +54,19 @@ def _plain(value: Any, keyword: str) -> Any:
         raise InvalidRequest(problem_with([FieldError(loc=list(PATHS[keyword]), msg=message)])) from None
 
 
+def place(keyword: str) -> tuple[str, ...]:
+    """Where a keyword stands in a request, as the names of fields.
+
+    Raises:
+        TypeError: it is unknown; near misses are named.
+    """
+    if keyword in PATHS:
+        return PATHS[keyword]
+    near = difflib.get_close_matches(keyword, PATHS, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise TypeError(f"solve() got an unknown argument {keyword!r}{hint}")
+
+
 def build(arguments: dict[str, Any]) -> SolveRequest:
     """The request that keyword arguments describe.
 
@@ -63,13 +76,9 @@ def build(arguments: dict[str, Any]) -> SolveRequest:
     """
     nested: dict[str, Any] = {}
     for keyword, value in arguments.items():
-        if keyword not in PATHS:
-            near = difflib.get_close_matches(keyword, PATHS, n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise TypeError(f"solve() got an unknown argument {keyword!r}{hint}")
+        *sections, field = place(keyword)
         if value is None:
             continue
-        *sections, field = PATHS[keyword]
         target = nested.setdefault(sections[0], {}) if sections else nested
         target[field] = value if keyword in ARRAYS else _plain(value, keyword)
     try:

@@ -108,7 +108,7 @@ def to_dataframe(result: Result) -> pd.DataFrame:
 
     columns: dict[str, NDArray] = {"learning_time": result.times}
     steps = len(result.times)
-    for key, array in result.arrays.items():
+    for key, array in sorted(result.arrays.items(), key=lambda item: item[1].ndim):
         if key == "times" or _axes(key, array)[:1] != ("step",):
             continue
         for index in np.ndindex(array.shape[1:]):

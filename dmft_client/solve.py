@@ -51,6 +51,11 @@ class Solve:
     def id(self) -> str:
         return self._job.id
 
+    @property
+    def known(self) -> Job:
+        """What the server said of it when it was last asked."""
+        return self._job
+
     def __repr__(self) -> str:
         return f"<Solve {self.id} {self._job.status}>"
 
