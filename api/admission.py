@@ -10,9 +10,9 @@ from dmft_schema import FieldError, JobStatus, SolveRequest, UploadedData, large
 from dmft_schema.memory import Demand, Sized, Sizes, shortage
 from dmft_schema.numerics import NUMERICS_VERSION
 from dmft_schema.support import check_size, check_targets
+from jobs import tickets
 from jobs.keys import User
 from jobs.records import Submission
-from worker import tickets
 
 MAX_LISTS = 20_000
 """Lists and objects in a body: some ten thousand rows are the most that data of MAX_POINTS points have."""

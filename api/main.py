@@ -14,6 +14,7 @@ from api.middleware import RequestContext
 from api.routes import datasets, results, server, solves
 from api.routing import check_every_route
 from api.services import Services
+from jobs.configuration import load
 from jobs.settings import Settings
 
 _REQUEST_HEADERS = [
@@ -43,9 +44,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application for these settings (from the environment if None).
 
     Raises:
-        RuntimeError: a route does not declare who may call it.
+        RuntimeError: a route does not declare who may call it, or no Redis is named.
+        SettingsError: the environment's settings are wrong.
     """
-    settings = settings or Settings()
+    settings = settings or load()
     if not settings.redis_url:
         raise RuntimeError("DMFT_REDIS_URL is not set: `dmft serve` sets it, or point it at a Redis")
     services = Services.connect(settings)

@@ -14,14 +14,13 @@ from fastapi import Depends, Request
 from api.intake import Intake
 from api.streams import Streams
 from dmft_schema import Job
-from jobs import keys
+from jobs import keys, tickets
 from jobs.artifacts import Artifacts
 from jobs.connection import connect, connect_async
 from jobs.errors import JobExpired, JobNotFound
 from jobs.keys import KeyStore, User
 from jobs.settings import Settings
 from jobs.store import WORKERS, JobStore
-from worker.app import create_app as create_celery
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LIVE_CONNECTIONS = 64
@@ -58,7 +57,7 @@ class Services:
             store=JobStore(client, settings),
             keys=KeyStore(client),
             artifacts=artifacts,
-            celery=create_celery(settings),
+            celery=tickets.sender(settings),
             live=connect_async(settings.redis_url, connections=_LIVE_CONNECTIONS, timeout=_LIVE_SECONDS),
             streams=Streams(settings.redis_url, settings.max_streams),
             intake=Intake(partial(cls.connect, settings), artifacts),

@@ -48,6 +48,14 @@ class Streams:
         self.closing = True
         await self._redis.aclose()
 
+    async def latest(self, job_id: str) -> str:
+        """The id of a job's latest event, "0" if there is none or the store does not say."""
+        try:
+            found = await self._redis.xrevrange(event_stream(job_id), count=1)
+        except redis.RedisError:
+            return "0"
+        return found[0][0] if found else "0"
+
     async def follow(
         self,
         job_id: str,
@@ -108,8 +116,8 @@ async def place_in(streams: Streams) -> AsyncIterator[bool]:
             streams.give_back()
 
 
-async def finished(streams: Streams, job_id: str, seconds: float) -> bool:
-    """Wait for a job's final status. False if there is no place to wait in.
+async def finished(streams: Streams, job_id: str, seconds: float, after: str = "0") -> bool:
+    """Wait for a job's final status, which comes after the event id `after`. False if there is no place.
 
     Returns when it is there, or after `seconds`, or when waiting is over for another reason: whoever asks
     looks at the job then.
@@ -118,6 +126,6 @@ async def finished(streams: Streams, job_id: str, seconds: float) -> bool:
         if not placed:
             return False
         with suppress(redis.RedisError):
-            async for _ in streams.follow(job_id, deadline=time.monotonic() + seconds):
+            async for _ in streams.follow(job_id, after, deadline=time.monotonic() + seconds):
                 pass
         return True

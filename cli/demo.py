@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cli import table
+from cli import options, table
 from cli.errors import CommandError
 from cli.server import LocalServer
 from dmft_client import Client, ClientError, Result
 from dmft_client.plots import compare_figure
 from dmft_schema.observables import alignment
-from jobs.settings import Settings
 
 DEPTH = 3
 PROBLEM: dict[str, Any] = {
@@ -67,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _server() -> Iterator[Client]:
     """A client of a server of the demo's own, on a free port and in a folder that is removed again."""
     with tempfile.TemporaryDirectory(prefix="dmft-demo-") as folder:
-        settings = Settings(data_dir=Path(folder), host="127.0.0.1", port=0, redis_url="")
+        settings = options.load(data_dir=Path(folder), host="127.0.0.1", port=0, redis_url="")
         with LocalServer(settings) as server:
             print(f"Server on {server.url}")
             with Client(server.url, server.key_file.read_text().strip()) as client:

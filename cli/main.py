@@ -53,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(import_module(f"cli.{arguments.command}").run(arguments) or 0)
     except CommandError as error:
         print(f"dmft {arguments.command}: {error}", file=sys.stderr)
+        return error.status
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"dmft {arguments.command}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as missing:
         if missing.name not in _EXTRAS:

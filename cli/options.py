@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from pydantic import ValidationError
-
-from cli.errors import CommandError
-from dmft_schema.refusal import field_errors, in_one_line
-from jobs.settings import Settings
+from cli.errors import CommandError, UsageError
+from jobs import configuration
+from jobs.settings import PREFIX, Settings
 
 
 def add(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -19,7 +17,7 @@ def add(parser: argparse.ArgumentParser, *names: str) -> None:
             f"--{name.replace('_', '-')}",
             dest=name,
             metavar=name.rsplit("_", 1)[-1].upper(),
-            help=f"{field.description} (DMFT_{name.upper()})".replace("%", "%%"),
+            help=f"{field.description} ({PREFIX}{name.upper()})".replace("%", "%%"),
         )
 
 
@@ -27,17 +25,26 @@ def settings(arguments: argparse.Namespace) -> Settings:
     """The environment's settings with the command line's on top.
 
     Raises:
-        CommandError: naming the setting that is wrong.
+        UsageError: naming the setting that is wrong, its value and what is allowed.
     """
     given = {
         name: value
         for name, value in vars(arguments).items()
         if name in Settings.model_fields and value is not None
     }
+    return load(**given)
+
+
+def load(**given: object) -> Settings:
+    """The environment's settings, with `given` ones on top.
+
+    Raises:
+        UsageError: naming the setting that is wrong, its value and what is allowed.
+    """
     try:
-        return Settings(**given)
-    except ValidationError as error:
-        raise CommandError(in_one_line(field_errors(error.errors()))) from None
+        return configuration.load(**given)
+    except configuration.SettingsError as error:
+        raise UsageError(str(error)) from None
 
 
 def external_redis(configured: Settings) -> str:
@@ -54,4 +61,4 @@ def external_redis(configured: Settings) -> str:
 def environment(configured: Settings) -> dict[str, str]:
     """The settings as DMFT_* variables, for a child process to read the same ones."""
     values = configured.model_dump(mode="json", exclude_none=True)
-    return {f"DMFT_{name.upper()}": str(value) for name, value in values.items()}
+    return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()}

@@ -16,11 +16,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def command(settings: Settings) -> list[str]:
     """The Celery command of a worker with these settings."""
-    # Threads only supervise; solves run in processes of their own. The prefork pool would wait for the
-    # running job on SIGTERM instead of giving it back (docs/jobs.md).
+    # Celery's own pool only hears tickets: slots are threads, and solves run in processes of their own.
     celery = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
     flags = ["--without-gossip", "--without-mingle", "--loglevel", settings.log_level]
-    return [*celery, "-P", "threads", "-c", str(settings.workers), *flags]
+    return [*celery, "-P", "threads", "-c", "1", *flags]
 
 
 def run(arguments: argparse.Namespace) -> None:

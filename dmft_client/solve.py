@@ -27,8 +27,13 @@ from dmft_client.result import Result
 from dmft_client.transport import Transport
 from dmft_schema import Event, Job, JobStatus
 
+_WAIT_SECONDS = 10.0
+"""How long the server is asked to hold back its answer until the solve is finished."""
+
+_BAR_SECONDS = 0.2
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+"""Pauses between answers that come at once: of a server that has no place to wait in, or is of old."""
 
 
 class Solve:
@@ -61,12 +66,17 @@ class Solve:
 
     def job(self) -> Job:
         """Everything the server says of it, asked afresh."""
-        return self._refreshed(None)
+        return self._refreshed()
 
-    def _refreshed(self, give_up: float | None) -> Job:
+    def _refreshed(self, **options: Any) -> Job:
         if not self._job.status.final:
-            self._job = _asked(self.id, "GET", "", self._transport, give_up)
+            self._job = _asked(self.id, "GET", "", self._transport, **options)
         return self._job
+
+    def _finished_within(self, seconds: float, deadline: float) -> Job:
+        """The job once it is finished, or after some seconds."""
+        seconds = max(0.0, min(seconds, self._transport.connection.timeout / 2, deadline - time.monotonic()))
+        return self._refreshed(give_up=deadline, headers={"Prefer": f"wait={seconds:.2f}"})
 
     def status(self) -> JobStatus:
         """queued, running, succeeded, failed or cancelled."""
@@ -88,11 +98,12 @@ class Solve:
         show = sys.stderr.isatty() if progress is None else progress
         limit = math.inf if timeout is None else timeout
         deadline = time.monotonic() + limit
-        pause = _FIRST_PAUSE
+        held_back, pause = _BAR_SECONDS if show else _WAIT_SECONDS, _FIRST_PAUSE
         with _Bar(self._job, show) as bar:
             while True:
+                asked = time.monotonic()
                 try:
-                    job = self._refreshed(deadline)
+                    job = self._finished_within(held_back, deadline)
                 except (ApiError, ConnectionFailed) as error:
                     if not error.passing:
                         raise
@@ -100,11 +111,11 @@ class Solve:
                 bar.update(job)
                 if job.status.final:
                     return self
-                left = deadline - time.monotonic()
-                if left <= 0:
+                now = time.monotonic()
+                if now >= deadline:
                     raise WaitTimeout(job, limit)
-                time.sleep(min(pause, left))
-                pause = min(pause * 1.5, 0.2 if show else _LONGEST_PAUSE)
+                time.sleep(max(0.0, min(asked + pause, deadline) - now))
+                pause = min(pause * 1.5, _BAR_SECONDS if show else _LONGEST_PAUSE)
 
     def result(self, *, partial: bool = False) -> Result:
         """The result, once it is finished (see `wait`).
@@ -169,9 +180,9 @@ def _path(solve_id: str) -> str:
     return f"/v1/solves/{quote(solve_id, safe='')}"
 
 
-def _asked(solve_id: str, method: str, what: str, transport: Transport, give_up: float | None = None) -> Job:
+def _asked(solve_id: str, method: str, what: str, transport: Transport, **options: Any) -> Job:
     """The job as the server answers it, checked to be the one that was asked for."""
-    job = transport.read(Job, method, _path(solve_id) + what, give_up=give_up)
+    job = transport.read(Job, method, _path(solve_id) + what, **options)
     if job.id != solve_id:
         raise UnexpectedAnswer(f"asked for solve {solve_id}, the answer is about {job.id}")
     return job

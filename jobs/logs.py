@@ -108,6 +108,7 @@ def handler(settings: Settings) -> logging.Handler:
     if settings.log_file is None:
         made = logging.StreamHandler(sys.stderr)
     else:
+        settings.log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         made = _PrivateFile(
             settings.log_file, maxBytes=settings.log_bytes, backupCount=settings.log_files, delay=True
         )

@@ -7,14 +7,30 @@ import re
 from pathlib import Path
 from typing import Literal
 
+import redis
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+PREFIX = "DMFT_"
+"""Of the environment's variables."""
+
+_DAYS = 36_500.0
+_BYTES = 10**15
+_ORIGIN = re.compile(r"\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^/\s,]+")
+_HOST = re.compile(r"[A-Za-z0-9_.:%-]{1,253}")
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
+
 
 class Settings(BaseSettings):
-    """Settings of api, worker and command line. README.md has the table; a test keeps it in step."""
+    """Settings of api, worker and command line. README.md has the table; a test keeps it in step.
 
-    model_config = SettingsConfigDict(env_prefix="DMFT_", extra="ignore")
+    `jobs.configuration.load` reads them, and says in one line what is wrong with them.
+    """
+
+    # A variable that is set to nothing, as compose files do, is one that is not set.
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
+    )
 
     data_dir: Path = Field(
         Path(".dmft"), description="Folder of the admin key, embedded Redis, results and datasets."
@@ -26,46 +42,69 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port the API listens on.")
     workers: int = Field(1, ge=1, le=64, description="Solves that one worker process runs side by side.")
-    device: str = Field("cpu", description="torch device of the solvers: cpu, cuda or cuda:N.")
+    device: str = Field(
+        "cpu",
+        description="torch device of the solvers: cpu, cuda or cuda:N.",
+    )
     threads: int = Field(
-        0, ge=0, description="CPU threads of each solver; 0 shares the cores between the slots."
+        0, ge=0, le=4096, description="CPU threads of each solver; 0 shares the cores between the slots."
     )
     memory_gb: float = Field(
-        0.0, ge=0, description="GB that one solve may take; 0 shares 80% of this machine's between the slots."
+        0.0,
+        ge=0,
+        le=1e6,
+        description="GB that one solve may take; 0 shares 80% of this machine's between the slots.",
     )
     lease_seconds: float = Field(
-        30.0, gt=0, description="A running job whose worker is silent this long is run again."
+        30.0, ge=0.1, le=1e7, description="A running job whose worker is silent this long is run again."
     )
     stall_seconds: float = Field(
-        3600.0, ge=0, description="A solve without a sign of life this long ends as `stalled`; 0 means never."
+        3600.0,
+        ge=0,
+        le=1e9,
+        description="A solve without a sign of life this long ends as `stalled`; 0 means never.",
     )
-    max_attempts: int = Field(3, ge=1, description="Times a job is started before it counts as failed.")
-    max_running_per_user: int = Field(4, ge=1, description="Jobs of one user that run at a time.")
-    max_queued_per_user: int = Field(1000, ge=1, description="Jobs of one user that may wait.")
-    retention_days: float = Field(30.0, gt=0, description="Days that a finished job and its files are kept.")
+    max_attempts: int = Field(
+        3, ge=1, le=1000, description="Times a job is started before it counts as failed."
+    )
+    max_running_per_user: int = Field(4, ge=1, le=10**6, description="Jobs of one user that run at a time.")
+    max_queued_per_user: int = Field(1000, ge=1, le=10**6, description="Jobs of one user that may wait.")
+    retention_days: float = Field(
+        30.0, ge=1e-6, le=_DAYS, description="Days that a finished job and its files are kept."
+    )
     tombstone_days: float = Field(
-        30.0, gt=0, description="Days that the id of a removed job still answers that it is gone."
+        30.0,
+        ge=1e-6,
+        le=_DAYS,
+        description="Days that the id of a removed job still answers that it is gone.",
     )
     reuse_across_users: bool = Field(
         False,
         description="Whether a user's finished result answers another user's same request "
         "(it shows the name and tags the first gave it).",
     )
-    max_body_bytes: int = Field(64 * 2**20, gt=0, description="Largest request body, in bytes.")
+    max_body_bytes: int = Field(64 * 2**20, gt=0, le=_BYTES, description="Largest request body, in bytes.")
     min_free_bytes: int = Field(
         64 * 2**20,
         ge=0,
+        le=_BYTES,
         description="Free bytes on disk below which no work is taken (at most a tenth of the disk).",
     )
     shared_artifacts: bool = Field(
         False, description="Whether the group of `artifact_dir` may read and write in it."
     )
-    max_wait_seconds: float = Field(60.0, ge=0, description="Longest `Prefer: wait=N` honoured.")
+    max_wait_seconds: float = Field(60.0, ge=0, le=86_400, description="Longest `Prefer: wait=N` honoured.")
     max_streams: int = Field(
-        1000, ge=1, description="Event streams and waiting requests that one API process serves at a time."
+        1000,
+        ge=1,
+        le=10**6,
+        description="Event streams and waiting requests that one API process serves at a time.",
     )
     max_connections: int = Field(
-        4000, ge=16, description="Connections of one API process (at most what its open files allow)."
+        4000,
+        ge=16,
+        le=10**6,
+        description="Connections of one API process (at most what its open files allow).",
     )
     root_path: str = Field(
         "", description="Prefix under which a proxy shows the API, such as `/dmft`; it may leave it on."
@@ -82,8 +121,8 @@ class Settings(BaseSettings):
     log_file: Path | None = Field(
         None, description="File that a process logs to; standard error if empty. `dmft serve` sets it."
     )
-    log_bytes: int = Field(10 * 2**20, gt=0, description="Size at which a log is rotated.")
-    log_files: int = Field(3, ge=1, description="Rotated logs that are kept.")
+    log_bytes: int = Field(10 * 2**20, gt=0, le=_BYTES, description="Size at which a log is rotated.")
+    log_files: int = Field(3, ge=1, le=1000, description="Rotated logs that are kept.")
 
     @field_validator("root_path")
     @classmethod
@@ -91,6 +130,54 @@ class Settings(BaseSettings):
         if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", value):
             raise ValueError("must be a path such as /dmft")
         return value.rstrip("/")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _of_redis(cls, value: str) -> str:
+        if value:
+            try:
+                redis.connection.parse_url(value)
+            except ValueError:
+                # Its own message holds the URL, and with it a password.
+                raise ValueError(
+                    "must be redis://[:PASSWORD@]HOST[:PORT][/DB], rediss://... or unix:///PATH"
+                ) from None
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        if not _HOST.fullmatch(value):
+            raise ValueError("must be an address or a host's name")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        if not all(_ORIGIN.fullmatch(origin.strip()) for origin in value.split(",") if origin.strip()):
+            raise ValueError("must be origins such as https://lab.example:8443, separated by commas, or *")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _of_torch(cls, value: str) -> str:
+        if not _DEVICE.fullmatch(value):
+            raise ValueError("must be cpu, cuda or cuda:N")
+        return value
+
+    @field_validator("data_dir", "artifact_dir")
+    @classmethod
+    def _a_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not _can_be_folder(value):
+            raise ValueError("must be a folder, or a place where one can be made")
+        return value
+
+    @field_validator("log_file")
+    @classmethod
+    def _a_file(cls, value: Path | None) -> Path | None:
+        if value is not None and (not _can_be_folder(value.parent) or value.is_dir()):
+            raise ValueError("must be a file, or a place where one can be made")
+        return value
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -116,3 +203,13 @@ class Settings(BaseSettings):
     @property
     def lease_milliseconds(self) -> int:
         return int(self.lease_seconds * 1000)
+
+
+def _can_be_folder(path: Path) -> bool:
+    """Whether a path is a folder, or nothing stands in the way of its being made."""
+    try:
+        while not path.exists():
+            path = path.parent
+        return path.is_dir()
+    except OSError:  # too long a name, a folder that may not be looked into
+        return False

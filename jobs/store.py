@@ -26,7 +26,6 @@ from jobs.settings import Settings
 from jobs.waiting import Waiting
 
 WORKERS = "dmft:workers"
-
 _MS_A_DAY = 86_400_000
 
 
@@ -239,13 +238,14 @@ class JobStore:
         self._redis.zrem(WORKERS, worker)
 
     def anything_waits(self) -> bool:
-        """Whether some job is queued, be it one that nobody may take just now."""
+        """Whether some job is queued, if only one that nobody may take just now."""
         return bool(self._redis.exists("dmft:waiting"))
 
     def claim(self, worker: str) -> Claim | None:
         """Take the next job, fairly between users; None if there is nothing to take, or no room
         on disk for a result."""
-        if storage.shortage_of(self._settings) is not None:
+        nothing = not self._unheard and not self.anything_waits()
+        if nothing or storage.shortage_of(self._settings) is not None:
             return None
         while True:
             heard_before = bool(self._unheard)

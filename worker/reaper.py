@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 import redis
-from celery import Celery
 
 from jobs.artifacts import Artifacts
 from jobs.settings import Settings
 from jobs.store import JobStore
-from worker import tickets
 
 logger = logging.getLogger(__name__)
 
 
 class Reaper(threading.Thread):
-    """Every quarter of a lease: announce the worker, requeue expired leases, re-send tickets, end
-    retention. Any number of them may run; each round is one atomic script."""
+    """Every quarter of a lease: announce the worker, requeue expired leases, end retention. Any number of
+    them may run; each round is one atomic script."""
 
     def __init__(
         self,
         store: JobStore,
         artifacts: Artifacts,
-        app: Celery,
-        client: redis.Redis,
         settings: Settings,
         worker: str,
+        tell: Callable[[], object],
     ) -> None:
+        """`tell` is called when jobs were queued again."""
         super().__init__(name="reaper", daemon=True)
         self._store = store
         self._artifacts = artifacts
-        self._app = app
-        self._client = client
+        self._tell = tell
         self._interval = settings.lease_seconds / 4
         self._worker = worker
         self._last = 0
@@ -54,14 +52,13 @@ class Reaper(threading.Thread):
         self._last = reaped.at
         if reaped.expired:
             logger.warning("%d jobs had lost their worker", reaped.expired)
+            self._tell()
         for name in reaped.artifacts:
             self._artifacts.remove_result(name)
             self._store.removed(name)
         self._artifacts.sweep()
         if self._store.mend_lists():
             logger.info("jobs of another version were taken into the lists")
-        if reaped.waiting:
-            tickets.top_up(self._app, self._client, reaped.waiting)
 
     def stop(self) -> None:
         """End the thread and say that the worker is gone."""

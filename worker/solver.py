@@ -138,6 +138,12 @@ class SolverPool:
         self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
         self._idle: list[SolverProcess] = []
         self._lock = threading.Lock()
+        self._closed = False
+
+    def keep_warm(self, count: int) -> None:
+        """Start so many solvers before there is anything to solve."""
+        for _ in range(count):
+            self.give_back(self._spawn())
 
     def acquire(self) -> SolverProcess:
         """A solver that nobody else uses."""
@@ -147,15 +153,25 @@ class SolverPool:
                 if solver.alive:
                     return solver
                 solver.kill()
-        return self._spawner.submit(SolverProcess, self._command).result()
+        return self._spawn()
 
     def give_back(self, solver: SolverProcess) -> None:
         """Keep a solver that ended its job properly for the next one."""
         with self._lock:
             self._idle.append(solver)
 
+    def replace(self, solver: SolverProcess) -> None:
+        """End a solver that should not take another job; a fresh one gets warm in its place."""
+        solver.kill()
+        if not self._closed:
+            self.give_back(self._spawn())
+
+    def _spawn(self) -> SolverProcess:
+        return self._spawner.submit(SolverProcess, self._command).result()
+
     def close(self) -> None:
         """End all idle solvers."""
+        self._closed = True
         with self._lock:
             idle, self._idle = self._idle, []
         for solver in idle:

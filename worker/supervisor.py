@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 import redis
 
@@ -22,11 +23,14 @@ logger = logging.getLogger(__name__)
 _PUBLISH_SECONDS = 0.25
 _STOP_GRACE_SECONDS = 10.0
 _REDIS_RETRY_SECONDS = 0.5
-_LOOK_SECONDS = 0.01
+
+
+def _nothing() -> None:
+    pass
 
 
 class Supervisor:
-    """One for each worker process; its tasks share it.
+    """One for each worker process; its slots share it.
 
     Attributes:
         draining: set when the worker shuts down; running jobs then go back to the queue.
@@ -39,33 +43,35 @@ class Supervisor:
         pool: SolverPool,
         settings: Settings,
         worker: str,
+        tell: Callable[[], object] = _nothing,
     ) -> None:
+        """`tell` is called when there may be work that this worker leaves to others."""
         self._store = store
         self._artifacts = artifacts
         self._pool = pool
         self._settings = settings
         self._worker = worker
+        self._tell = tell
         self.draining = threading.Event()
 
-    def work(self, linger: float = 0.0) -> int:
+    def work(self, found: Callable[[], object] = _nothing) -> int:
         """See jobs through until there is none to take. Returns how many there were.
 
         Args:
-            linger: seconds to go on looking after a job has ended: the next of a user who sends one
-                after another need not wait for a ticket to travel.
+            found: called when a job was taken, before it begins: there may be more.
         """
         count = 0
-        until = 0.0
         while not self.draining.is_set():
             claim = self._claim()
             if claim is None:
-                if not self._wait_for_more(until):
-                    break
-                continue
+                break
             count += 1
+            found()
             with logs.about(job_id=claim.id):
                 self._see_through(claim)
-            until = time.monotonic() + linger
+        if count and self._store.anything_waits():
+            # What ended may have been in the way of a job that only another worker can take.
+            self._tell()
         return count
 
     def _claim(self) -> Claim | None:
@@ -78,14 +84,6 @@ class Supervisor:
                 logger.warning("Redis did not answer a claim; asking again", exc_info=True)
                 if self.draining.wait(_REDIS_RETRY_SECONDS):
                     raise
-
-    def _wait_for_more(self, until: float) -> bool:
-        """Wait for a job to be queued, up to a time. Whether there may be one."""
-        while not self.draining.is_set() and time.monotonic() < until:
-            self.draining.wait(_LOOK_SECONDS)
-            if self._store.anything_waits():
-                return True
-        return False
 
     def _see_through(self, claim: Claim) -> None:
         try:
@@ -154,8 +152,10 @@ class Supervisor:
         finally:
             if healthy:
                 self._pool.give_back(solver)
-            else:
+            elif self.draining.is_set():
                 solver.kill()
+            else:
+                self._pool.replace(solver)
 
     def _remove_unless_accepted(self, name: str) -> None:
         """What a record names as a job's result is never removed, whatever was heard of it."""

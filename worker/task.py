@@ -10,71 +10,82 @@ from dataclasses import dataclass
 
 from celery import signals
 
-from jobs import logs
+from jobs import logs, tickets
 from jobs.artifacts import Artifacts
+from jobs.configuration import load_or_exit
 from jobs.connection import connect
-from jobs.settings import Settings
 from jobs.store import JobStore
-from worker.app import TICKET, app
+from worker.app import app
 from worker.reaper import Reaper
+from worker.slots import Slots
 from worker.solver import SolverPool
 from worker.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
 
+STOP_SECONDS = 12.0
+"""Longest that giving running jobs back may take when the worker is told to end."""
+
+
 @dataclass
 class _Process:
-    supervisor: Supervisor
+    slots: Slots
     reaper: Reaper
     pool: SolverPool
 
 
 _processes: list[_Process] = []
 
-_LINGER_SECONDS = 1.0
-"""Celery's consumer polls, up to a second apart: who has just finished a job sees the next one sooner."""
-
 
 @signals.setup_logging.connect
 def _log(**_: object) -> None:
     # With a receiver of its own here, Celery leaves all loggers as they are.
-    logs.configure(Settings())
+    logs.configure(load_or_exit())
 
 
 @signals.worker_init.connect
 def _start(**_: object) -> None:
-    settings = Settings()
-    client = connect(settings.redis_url)
-    store = JobStore(client, settings)
+    settings = load_or_exit()
+    store = JobStore(connect(settings.redis_url), settings)
     artifacts = Artifacts.of(settings)
     worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     pool = SolverPool()
-    # The first job should not wait for the import of torch.
-    pool.give_back(pool.acquire())
+    # The first jobs should not wait for the import of torch.
+    pool.keep_warm(settings.workers)
+    supervisor = Supervisor(store, artifacts, pool, settings, worker, _tell)
     process = _Process(
-        Supervisor(store, artifacts, pool, settings, worker),
-        Reaper(store, artifacts, app, client, settings, worker),
+        Slots(supervisor, settings.workers),
+        Reaper(store, artifacts, settings, worker, _tell),
         pool,
     )
     _processes.append(process)
     process.reaper.start()
+    process.slots.start()
+
+
+def _tell() -> None:
+    tickets.send(app)
 
 
 @signals.worker_shutting_down.connect
 def _drain(**_: object) -> None:
     for process in _processes:
-        process.supervisor.draining.set()
+        process.slots.drain()
 
 
 @signals.worker_shutdown.connect
 def _stop(**_: object) -> None:
     for process in _processes:
+        process.slots.drain()
+        if not process.slots.join(STOP_SECONDS):
+            logger.error("some jobs could not be given back in time; they run again when their lease ends")
         process.reaper.stop()
         process.pool.close()
 
 
-@app.task(name=TICKET)
+@app.task(name=tickets.TASK)
 def ticket() -> None:
-    """There may be work: see to it."""
-    _processes[0].supervisor.work(_LINGER_SECONDS)
+    """There may be work."""
+    for process in _processes:
+        process.slots.wake()

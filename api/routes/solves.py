@@ -29,7 +29,9 @@ from jobs.errors import StoreError
 router = APIRouter(prefix="/v1/solves", tags=["solves"], dependencies=[Depends(user)], route_class=Route)
 
 _EVENT_ID = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
-_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,18})\b", re.IGNORECASE | re.ASCII)
+_PREFER_WAIT = re.compile(
+    r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,18}(?:\.\d{1,9})?)(?![\d.])", re.IGNORECASE | re.ASCII
+)
 _LARGE_REQUEST = 2**20
 _PING_SECONDS = 5
 _SEND_SECONDS = 60.0
@@ -57,13 +59,26 @@ async def create(
     response.headers["Location"] = f"{request.scope['root_path']}/v1/solves/{job.id}"
     if not submission.created:
         response.status_code = 200
+    return under(request, await _waited_for(job, services, prefer, response))
+
+
+async def _waited_for(
+    job: Job, services: Services, prefer: str | None, response: Response, after: str = "0"
+) -> Job:
+    """The job when it is finished, or after the seconds that `Prefer: wait=N` names; else as it is.
+
+    `after` is the id of the last event that came before the job was looked at.
+    """
     wanted = _PREFER_WAIT.search(prefer or "")
-    if wanted:
-        seconds = min(float(wanted[1]), services.settings.max_wait_seconds)
-        if await streams.finished(services.streams, job.id, seconds):
-            response.headers["Preference-Applied"] = f"wait={seconds:g}"
-            job = await run_in_threadpool(_as_it_is, services, job)
-    return under(request, job)
+    if not wanted:
+        return job
+    seconds = min(float(wanted[1]), services.settings.max_wait_seconds)
+    if not job.status.final:
+        if not await streams.finished(services.streams, job.id, seconds, after):
+            return job
+        job = await run_in_threadpool(_as_it_is, services, job)
+    response.headers["Preference-Applied"] = f"wait={seconds:g}"
+    return job
 
 
 def _as_it_is(services: Services, job: Job) -> Job:
@@ -111,9 +126,21 @@ def list_solves(
 
 
 @router.get("/{job_id}", response_model=Job)
-def get(job_id: str, request: Request, services: ServicesDep, caller: CurrentUser) -> Job:
-    """One solve: its status, progress, and why it still waits."""
-    return under(request, services.job_of(job_id, caller))
+async def get(
+    job_id: str,
+    request: Request,
+    response: Response,
+    services: ServicesDep,
+    caller: CurrentUser,
+    prefer: Annotated[str | None, Header()] = None,
+) -> Job:
+    """One solve: its status, progress, and why it still waits.
+
+    `Prefer: wait=N` answers when it is finished, or after N seconds.
+    """
+    after = await services.streams.latest(job_id) if prefer else "0"
+    job = await run_in_threadpool(services.job_of, job_id, caller)
+    return under(request, await _waited_for(job, services, prefer, response, after))
 
 
 @router.get("/{job_id}/request", response_model=SolveRequest)

@@ -107,14 +107,6 @@ def test_parts_need_a_redis(command: str, capsys: pytest.CaptureFixture) -> None
     assert "--redis-url" in capsys.readouterr().err
 
 
-def test_bad_settings_are_named(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert main(["serve", "--port", "99999"]) == 1
-    assert "port" in capsys.readouterr().err
-    monkeypatch.setenv("DMFT_LEASE_SECONDS", "-1")
-    assert main(["serve"]) == 1
-    assert "lease_seconds" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as exit_:

@@ -1,0 +1,128 @@
+"""What a tiny solve waits for, from its submission to its result in hand, on a warm worker.
+
+`python -m benchmarks latency`. A server as its users run it (`dmft serve`, two slots), the Python client in
+processes of its own. Each way to submit: median, 99th percentile, longest, and where the time goes, on the
+clock of Redis: until the claim, until the end of the solve, and what remains for HTTP and the client.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dmft_client import Client, Solve
+from tests.e2e.conftest import Server, start, stop
+
+TINY: dict[str, Any] = {
+    "kernel": [[1.0, 0.2], [0.2, 1.0]],
+    "targets": [1.0, -1.0],
+    "depth": 1,
+    "steps": 5,
+    "method": "static_ntk",
+    "reuse": False,
+}
+CLIENTS = 20
+
+_MANY = """
+import json, sys
+from benchmarks.latency import TINY, timed
+from dmft_client import Client
+with Client(sys.argv[1], sys.argv[2]) as client:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(json.dumps([timed(client)[0] for _ in range(int(sys.argv[3]))]))
+"""
+
+
+def timed(client: Client, **changes: Any) -> tuple[float, Solve]:
+    """Seconds from submission to result, and the solve."""
+    begun = time.perf_counter()
+    solve = client.solve(**(TINY | changes))
+    solve.wait()
+    solve.result(partial=True)
+    return time.perf_counter() - begun, solve
+
+
+def _parts(solve: Solve) -> tuple[float, float]:
+    """Seconds in the queue, and in the worker's hands."""
+    job = solve.job()
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    queued = (job.started_at - job.created_at).total_seconds()
+    return queued, (job.finished_at - job.started_at).total_seconds()
+
+
+def _fail(client: Client) -> None:
+    diverging = {"method": "dmft", "samples": 256, "learning_rate": 1e4, "steps": 60}
+    _, solve = timed(client, **diverging)
+    assert solve.status() == "failed"
+
+
+def _one_user(client: Client) -> Iterator[tuple[str, list[tuple[float, Solve]]]]:
+    yield "back to back", [timed(client) for _ in range(50)]
+    for pause, count in ((0.3, 20), (3.0, 6)):
+        found = []
+        for _ in range(count):
+            time.sleep(pause)
+            found.append(timed(client))
+        yield f"{pause:g} s apart", found
+    found = []
+    for _ in range(10):
+        _fail(client)
+        found.append(timed(client))
+    yield "after a failed solve", found
+
+
+def _many_users(server: Server, each: int) -> list[float]:
+    command = [sys.executable, "-c", _MANY, server.url, server.key, str(each)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    clients = [subprocess.Popen(command, text=True, **pipes) for _ in range(CLIENTS)]
+    for client in clients:
+        assert client.stdout is not None
+        client.stdout.readline()
+    for client in clients:
+        assert client.stdin is not None
+        client.stdin.write("go\n")
+        client.stdin.flush()
+    return [seconds for client in clients for seconds in json.loads(client.communicate()[0])]
+
+
+def _row(name: str, seconds: list[float], *parts: float) -> None:
+    ordered = sorted(seconds)
+    median, most = ordered[len(ordered) // 2], ordered[-1]
+    rare = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+    cells = [median, rare, most, *parts]
+    shown = " | ".join(f"{1e3 * cell:.0f}" for cell in cells)
+    print(f"| {name} | {len(seconds)} | {shown} |", flush=True)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        server = start(Path(folder) / "data", "--workers", "2")
+        try:
+            with Client(server.url, server.key) as client:
+                for _ in range(8):
+                    timed(client)
+                print("milliseconds; parts are medians")
+                print("| | solves | p50 | p99 | longest | queued | solved and stored |")
+                print("|---|---|---|---|---|---|---|")
+                for name, found in _one_user(client):
+                    parts = zip(*(_parts(solve) for _, solve in found), strict=True)
+                    middle = [sorted(part)[len(found) // 2] for part in parts]
+                    _row(name, [seconds for seconds, _ in found], *middle)
+            begun = time.perf_counter()
+            waits = _many_users(server, 10)
+            _row(f"{CLIENTS} clients, one after another each", waits, 0.0, 0.0)
+            print(f"{len(waits) / (time.perf_counter() - begun):.0f} solves a second with {CLIENTS} clients")
+        finally:
+            stop(server)
+
+
+if __name__ == "__main__":
+    main()
