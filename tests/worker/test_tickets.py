@@ -24,7 +24,8 @@ _UNLOOKING = """
 import sys, worker.slots
 worker.slots.LOOK_SECONDS = 3600.0
 from worker.app import app
-app.worker_main(["worker", "-P", "threads", "-c", "1", "--without-gossip", "--without-mingle", "-n", sys.argv[1]])
+flags = ["-P", "threads", "-c", "1", "--without-gossip", "--without-mingle", "-n", sys.argv[1]]
+app.worker_main(["worker", *flags])
 """
 
 
