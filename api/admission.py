@@ -7,18 +7,14 @@ from pydantic import ValidationError
 from api.problems import Problem, invalid, of_validation
 from api.services import Services
 from dmft_schema import FieldError, JobStatus, SolveRequest, UploadedData, large
-from dmft_schema.memory import Demand, Sized, Sizes, shortage
+from dmft_schema.memory import Demand, shortage
 from dmft_schema.numerics import NUMERICS_VERSION
-from dmft_schema.support import check_size, check_targets
+from dmft_schema.shapes import ShapeError
+from dmft_schema.sizes import Sizes
+from dmft_schema.support import check_shape, check_size, check_targets
 from jobs import tickets
 from jobs.keys import User
 from jobs.records import Submission
-
-MAX_LISTS = 20_000
-"""Lists and objects in a body: some ten thousand rows are the most that data of MAX_POINTS points have."""
-
-MAX_STRINGS = 10_000
-"""Strings in a body, names of fields included; a request has a hundred."""
 
 
 def submit(services: Services, body: bytes, caller: User, idempotency_key: str | None) -> Submission:
@@ -30,7 +26,7 @@ def submit(services: Services, body: bytes, caller: User, idempotency_key: str |
     """
     request = parse(body)
     data = request.data
-    sizes: Sized = _check_dataset(services, request, caller) if isinstance(data, UploadedData) else data
+    sizes = _check_dataset(services, request, caller) if isinstance(data, UploadedData) else data.sizes
     lacking = shortage(Demand.of(request, sizes), services.settings.solve_bytes)
     if lacking is not None:
         raise Problem(422, "would_not_fit", f"{lacking.message}. {lacking.advice}")
@@ -53,7 +49,6 @@ def parse(body: bytes) -> SolveRequest:
     Raises:
         Problem: 400 if it is not JSON, 422 if it is no request.
     """
-    _check_shape(body)
     try:
         asked = large.read(body)
     except large.TooMuchBeside as error:
@@ -66,30 +61,23 @@ def parse(body: bytes) -> SolveRequest:
         raise of_validation(error) from None
 
 
-def _check_shape(body: bytes) -> None:
-    # Objects cost Python twenty times their bytes: counted before any is made.
-    for what, count, limit in (
-        ("lists and objects", body.count(b"[") + body.count(b"{"), MAX_LISTS),
-        ("strings", body.count(b'"') // 2, MAX_STRINGS),
-    ):
-        if count > limit:
-            raise invalid([FieldError(loc=[], msg=f"the body holds {count} {what} (limit: {limit})")])
-
-
 def _check_dataset(services: Services, request: SolveRequest, caller: User) -> Sizes:
     """The sizes of an uploaded dataset that the request goes with."""
     assert isinstance(request.data, UploadedData)
     known = services.artifacts.dataset_description(request.data.dataset_id, caller.id)
-    place: list[str | int] = ["data", "dataset_id"]
     if known is None:
         message = "you have no dataset with this id; upload it with POST /v1/datasets"
-        raise invalid([FieldError(loc=place, msg=message)])
-    try:
-        check_size(request, known["points"] + known["test_points"], known["outputs"])
-    except ValueError as error:
-        raise invalid([FieldError(loc=["training", "steps"], msg=str(error))]) from None
-    try:
-        check_targets(request, known["target_kinds"])
-    except ValueError as error:
-        raise invalid([FieldError(loc=["training", "loss"], msg=str(error))]) from None
-    return Sizes(known["points"], known["test_points"], known["outputs"])
+        raise invalid([FieldError(loc=["data", "dataset_id"], msg=message)])
+    sizes = Sizes.of_description(known)
+    for place, check in (
+        (["training", "steps"], check_size),
+        (["training", "loss"], check_targets),
+        (["network"], check_shape),
+    ):
+        try:
+            check(request, sizes)
+        except ShapeError as error:
+            raise invalid([FieldError(loc=[*place, *error.place], msg=str(error))]) from None
+        except ValueError as error:
+            raise invalid([FieldError(loc=place, msg=str(error))]) from None
+    return sizes

@@ -10,6 +10,8 @@ from dmft_engine.errors import EngineError
 from dmft_schema.arrays import FloatArray
 from dmft_schema.data import Data, DigitsData, InputData, KernelData, UploadedData
 from dmft_schema.scale import clip_to_semidefinite
+from dmft_schema.shapes import Shape
+from dmft_schema.sizes import Sizes
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Dataset:
         test_targets: [P', C], or None when there are no test points or their targets are unknown.
         scalar_output: targets came as [P], so results drop the output axis.
         notes: what was done to the data, for the result to say.
+        inputs: [P + P', *positions, D], or None where the kernel alone is known.
     """
 
     kernel: FloatArray
@@ -29,6 +32,14 @@ class Dataset:
     test_targets: FloatArray | None
     scalar_output: bool
     notes: tuple[str, ...] = ()
+    inputs: FloatArray | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """What one point carries."""
+        if self.inputs is None:
+            return Shape((), 0)
+        return Shape(self.inputs.shape[1:-1], self.inputs.shape[-1])
 
     @property
     def points(self) -> int:
@@ -42,10 +53,15 @@ class Dataset:
     def outputs(self) -> int:
         return self.targets.shape[1]
 
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(self.points, self.test_points, self.outputs, self.shape)
+
 
 def kernel_of_inputs(inputs: FloatArray) -> FloatArray:
-    """K^x[mu, al] = x_mu . x_al / D for inputs [P, D] (theory section 1)."""
-    return inputs @ inputs.T / inputs.shape[1]
+    """K^x[mu, al] = x_mu . x_al / D for inputs [P, D] (theory section 1); the mean of it over positions."""
+    flat = inputs.reshape(len(inputs), -1)
+    return flat @ flat.T / flat.shape[1]
 
 
 def standardise(inputs: FloatArray) -> FloatArray:
@@ -78,6 +94,7 @@ def digits(request: DigitsData) -> Dataset:
         targets=np.repeat(codes, train, axis=0),
         test_targets=np.repeat(codes, test, axis=0) if test else None,
         scalar_output=count == 2,
+        inputs=inputs.reshape(-1, 8, 8, 1) if request.images else inputs,
     )
 
 
@@ -98,6 +115,7 @@ def load(data: Data, uploaded: KernelData | InputData | None = None) -> Dataset:
     if isinstance(data, DigitsData):
         return digits(data)
     notes: tuple[str, ...] = ()
+    inputs = None
     if isinstance(data, InputData):
         inputs = data.inputs
         if data.test_inputs is not None:
@@ -117,4 +135,5 @@ def load(data: Data, uploaded: KernelData | InputData | None = None) -> Dataset:
         test_targets=test_targets,
         scalar_output=data.targets.ndim == 1,
         notes=notes,
+        inputs=inputs,
     )

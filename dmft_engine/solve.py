@@ -43,7 +43,7 @@ def solve(
     reporter = Reporter(method.work, on_progress, should_stop)
     status, error = JobStatus.SUCCEEDED, None
     try:
-        check_room(Demand.of(problem, problem.data), device)
+        check_room(Demand.of(problem, problem.data.sizes), device)
         with torch.no_grad():
             method.run(reporter)
     except Cancelled:

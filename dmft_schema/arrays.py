@@ -6,7 +6,7 @@ Real numbers only, and all that the user sees: what a mask hides, what is missin
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 _LARGEST = int(np.finfo(np.float64).max)
-_SHAPES = {1: "a list of numbers", 2: "a list of rows"}
+_SHAPES = {
+    1: "a list of numbers",
+    2: "a list of rows",
+    3: "a list of sequences [times, D]",
+    4: "a list of images [H, W, C]",
+}
 _KINDS = {
     "b": "booleans",
     "c": "complex numbers",
@@ -38,7 +43,7 @@ def finite_array(value: Any, dimensions: tuple[int, ...]) -> FloatArray:
     Raises:
         ValueError: it is no such thing; the message names the entry at fault.
     """
-    words = " or ".join(_SHAPES[d] for d in dimensions)
+    words = _Words(" or ".join(_SHAPES[d] for d in dimensions), max(dimensions))
     if isinstance(value, str | bytes | bytearray | dict | set | frozenset) or value is None:
         raise ValueError(f"must be {words}")
     array = _numbers(value, words, ())
@@ -56,11 +61,22 @@ def finite_array(value: Any, dimensions: tuple[int, ...]) -> FloatArray:
     return array
 
 
+class _Words(str):
+    """What is wanted, in words, and how many axes that may have."""
+
+    def __new__(cls, words: str, deepest: int) -> Self:
+        made = super().__new__(cls, words)
+        made.deepest = deepest
+        return made
+
+    deepest: int
+
+
 def _entry(place: Any) -> str:
     return f"entry {[int(i) for i in place]}" if len(place) else "it"
 
 
-def _numbers(value: Any, words: str, place: tuple[int, ...]) -> NDArray:
+def _numbers(value: Any, words: _Words, place: tuple[int, ...]) -> NDArray:
     """As an array of integers or floats; `place` says where in the whole it stands."""
     if isinstance(value, list | tuple):
         return _of_list(value, words, place)
@@ -99,14 +115,14 @@ def _described(entry: Any) -> str:
     return f"{text if len(text) <= 40 else text[:37] + '...'} ({type(entry).__name__})"
 
 
-def _of_list(value: list[Any] | tuple[Any, ...], words: str, place: tuple[int, ...]) -> NDArray:
+def _of_list(value: list[Any] | tuple[Any, ...], words: _Words, place: tuple[int, ...]) -> NDArray:
     if set(map(type, value)) <= {int, float}:
         try:
             return np.array(value, dtype=np.float64)
         except OverflowError:
             index = next(i for i, entry in enumerate(value) if abs(entry) > _LARGEST)
             raise ValueError(f"must be finite; {_entry((*place, index))} is beyond float64") from None
-    if len(place) >= 2:
+    if len(place) >= words.deepest:
         raise ValueError(f"must be {words}; {_entry(place)} is a list")
     parts = []
     for index, part in enumerate(value):
@@ -123,7 +139,7 @@ def _of_list(value: list[Any] | tuple[Any, ...], words: str, place: tuple[int, .
     return np.stack(parts)
 
 
-def _of_pandas(value: Any, words: str, place: tuple[int, ...]) -> NDArray:
+def _of_pandas(value: Any, words: _Words, place: tuple[int, ...]) -> NDArray:
     dtypes = getattr(value, "dtypes", None)
     columns = [(None, value.dtype)] if value.ndim == 1 else list(dtypes.items()) if dtypes is not None else []
     missing = np.argwhere(np.asarray(value.isna()))
@@ -137,7 +153,7 @@ def _of_pandas(value: Any, words: str, place: tuple[int, ...]) -> NDArray:
     return array
 
 
-def _of_library(value: Any, words: str, place: tuple[int, ...]) -> NDArray:
+def _of_library(value: Any, words: _Words, place: tuple[int, ...]) -> NDArray:
     """Arrays of other libraries; whatever they raise on the way is a refusal."""
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import (
@@ -10,10 +11,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     PlainSerializer,
+    ValidationError,
     ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from dmft_schema.arrays import FloatArray, finite_array
 from dmft_schema.scalars import without_conversions
@@ -56,6 +59,25 @@ class StrictModel(BaseModel):
         }
 
 
+def fields_of(model: BaseModel) -> Iterator[tuple[str, Any]]:
+    """Names and values of a model's fields as they are written: without those that say to leave them out.
+
+    An option of a later version leaves its default out, so that requests of before are written as they were.
+    """
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if field.exclude_if is None or not field.exclude_if(value):
+            yield name, value
+
+
+def refused(message: str, place: tuple[str | int, ...]) -> ValidationError:
+    """An error at a place below the model that raises it."""
+    error = InitErrorDetails(
+        type=PydanticCustomError("refused", "{message}", {"message": message}), loc=place, input=None
+    )
+    return ValidationError.from_exception_data("request", [error])
+
+
 class OpenModel(BaseModel):
     """A model of answers: they may gain fields, and a client older than its server must read them still."""
 
@@ -74,16 +96,30 @@ def _matrix(value: Any) -> FloatArray:
     return finite_array(value, (2,))
 
 
+def _inputs(value: Any) -> FloatArray:
+    return finite_array(value, (2, 3, 4))
+
+
 def _vector_or_matrix(value: Any) -> FloatArray:
     return finite_array(value, (1, 2))
 
 
 _ROW = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 _ROWS = {"type": "array", "items": _ROW, "minItems": 1}
+_SEQUENCES = {"type": "array", "items": _ROWS, "minItems": 1}
+_IMAGES = {"type": "array", "items": _SEQUENCES, "minItems": 1}
 _to_list = PlainSerializer(lambda array: array.tolist(), return_type=list)
 
 Matrix = Annotated[FloatArray, BeforeValidator(_matrix), _to_list, WithJsonSchema(_ROWS)]
 """A finite float64 array with two axes; JSON: a list of rows."""
+
+Inputs = Annotated[
+    FloatArray,
+    BeforeValidator(_inputs),
+    _to_list,
+    WithJsonSchema({"anyOf": [_ROWS, _SEQUENCES, _IMAGES]}),
+]
+"""Finite inputs, shape [P, D], [P, times, D] or [P, H, W, C]."""
 
 Targets = Annotated[
     FloatArray,

@@ -39,6 +39,10 @@ class Block(StrictModel):
     needs_neurons: ClassVar[bool] = True
     """Whether it stands only behind a block that makes neurons."""
 
+    bears_weights: ClassVar[bool] = False
+    """Whether it is a layer, whose kernels are kept: phi_l is what the layer after layer l takes, g_l the
+    gradient of what layer l makes."""
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
@@ -68,6 +72,7 @@ class DenseBlock(Block):
     bias_scale: BiasScale = Field(0.0, description="sigma_b of a trained bias of unit variance; 0: none.")
 
     needs_neurons: ClassVar[bool] = False
+    bears_weights: ClassVar[bool] = True
 
     def shape_after(self, shape: Shape) -> Shape:
         return shape.of_neurons()
@@ -88,6 +93,7 @@ class ConvolutionBlock(Block):
     bias_scale: BiasScale = Field(0.0, description="sigma_b of a trained bias of unit variance; 0: none.")
 
     needs_neurons: ClassVar[bool] = False
+    bears_weights: ClassVar[bool] = True
 
     def shape_after(self, shape: Shape) -> Shape:
         if not shape.positions:
@@ -147,6 +153,8 @@ class AttentionBlock(Block):
     scores: ScoresName = Field("sqrt", description="sqrt: q.k / sqrt(d). linear: q.k / d.")
     causal: bool = Field(False, description="Positions attend to none that come after them.")
 
+    bears_weights: ClassVar[bool] = True
+
     def shape_after(self, shape: Shape) -> Shape:
         if not shape.positions:
             raise ShapeError(f"attention needs positions, [times, D] or [H, W, C]; it got {shape}")
@@ -184,6 +192,7 @@ class RecurrenceBlock(Block):
     weight_scale: Scale = Field(1.0, description="sigma_w: W is of unit variance, times this.")
 
     needs_neurons: ClassVar[bool] = False
+    bears_weights: ClassVar[bool] = True
 
     def shape_after(self, shape: Shape) -> Shape:
         if len(shape.positions) != 1:

@@ -9,8 +9,10 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from dmft_schema import limits
 from dmft_schema.arrays import FloatArray
-from dmft_schema.base import Matrix, StrictModel, Targets
+from dmft_schema.base import Inputs, Matrix, StrictModel, Targets
 from dmft_schema.scale import check_positive_semidefinite, check_scale_of_inputs, check_scale_of_targets
+from dmft_schema.shapes import Shape
+from dmft_schema.sizes import Sizes
 
 DIGITS_PER_CLASS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 """Images of each class 0..9 in scikit-learn's digits; a test compares it with the library."""
@@ -49,7 +51,27 @@ def kinds_of_targets(targets: FloatArray) -> list[str]:
     return kinds
 
 
-class KernelData(StrictModel):
+def _outputs(targets: FloatArray) -> int:
+    return 1 if targets.ndim == 1 else int(targets.shape[1])
+
+
+class SizedData(StrictModel):
+    """Data whose sizes are known."""
+
+    @property
+    def sizes(self) -> Sizes:
+        raise NotImplementedError
+
+    @property
+    def points(self) -> int:
+        return self.sizes.points
+
+    @property
+    def test_points(self) -> int:
+        return self.sizes.test_points
+
+
+class KernelData(SizedData):
     """An input kernel K^x[mu, al] = x_mu . x_al / D and the targets (theory section 1)."""
 
     kernel: Matrix = Field(description="[P, P] kernel of the training inputs, symmetric and PSD.")
@@ -59,20 +81,11 @@ class KernelData(StrictModel):
     test_targets: Targets | None = Field(None, description="[P'] or [P', C].")
 
     @property
-    def points(self) -> int:
-        return self.kernel.shape[0]
-
-    @property
-    def test_points(self) -> int:
-        return 0 if self.test_kernel is None else self.test_kernel.shape[0]
-
-    @property
-    def outputs(self) -> int:
-        return 1 if self.targets.ndim == 1 else self.targets.shape[1]
-
-    @property
-    def target_kinds(self) -> list[str]:
-        return kinds_of_targets(self.targets)
+    def sizes(self) -> Sizes:
+        tests = 0 if self.test_kernel is None else len(self.test_kernel)
+        return Sizes(
+            len(self.kernel), tests, _outputs(self.targets), Shape((), 0), kinds_of_targets(self.targets)
+        )
 
     def joint_kernel(self) -> FloatArray:
         """[P + P', P + P']: training points first, then test points."""
@@ -111,38 +124,32 @@ class KernelData(StrictModel):
         return self
 
 
-class InputData(StrictModel):
-    """Inputs x_mu in R^D, used as they are: K^x = X X^T / D."""
+class InputData(SizedData):
+    """Inputs x_mu, used as they are: vectors in R^D, sequences of them, or images."""
 
-    inputs: Matrix = Field(description="[P, D] training inputs.")
+    inputs: Inputs = Field(
+        description="Training inputs: [P, D] vectors, [P, times, D] sequences or [P, H, W, C] images."
+    )
     targets: Targets = Field(description="[P] or [P, C].")
-    test_inputs: Matrix | None = Field(None, description="[P', D] test inputs.")
+    test_inputs: Inputs | None = Field(None, description="Test inputs, P' of the same shape.")
     test_targets: Targets | None = Field(None, description="[P'] or [P', C].")
 
     @property
-    def points(self) -> int:
-        return self.inputs.shape[0]
-
-    @property
-    def test_points(self) -> int:
-        return 0 if self.test_inputs is None else self.test_inputs.shape[0]
-
-    @property
-    def outputs(self) -> int:
-        return 1 if self.targets.ndim == 1 else self.targets.shape[1]
-
-    @property
-    def target_kinds(self) -> list[str]:
-        return kinds_of_targets(self.targets)
+    def sizes(self) -> Sizes:
+        tests = 0 if self.test_inputs is None else len(self.test_inputs)
+        *positions, dimension = self.inputs.shape[1:]
+        shape = Shape(tuple(positions), dimension)
+        return Sizes(len(self.inputs), tests, _outputs(self.targets), shape, kinds_of_targets(self.targets))
 
     @model_validator(mode="after")
     def _consistent(self) -> InputData:
         _check_points(self.points + self.test_points)
-        dimension = self.inputs.shape[1]
+        shape = self.sizes.shape
+        dimension = int(np.prod(self.inputs.shape[1:]))
         if dimension > limits.MAX_INPUT_DIMENSION:
+            advice = "make them smaller" if shape.positions else "send the kernel instead"
             raise ValueError(
-                f"inputs have {dimension} dimensions (limit: {limits.MAX_INPUT_DIMENSION}); "
-                "send the kernel instead"
+                f"inputs have {dimension} dimensions (limit: {limits.MAX_INPUT_DIMENSION}); {advice}"
             )
         check_scale_of_inputs(self.inputs, "inputs")
         _check_rows(self.targets, self.points, "targets", "inputs")
@@ -151,9 +158,13 @@ class InputData(StrictModel):
             if self.test_targets is not None:
                 raise ValueError("test_targets needs test_inputs")
             return self
-        if self.test_inputs.shape[1] != dimension:
+        if self.test_inputs.shape[1:] != self.inputs.shape[1:]:
+            if not shape.positions and self.test_inputs.ndim == 2:
+                raise ValueError(
+                    f"test_inputs have {self.test_inputs.shape[1]} dimensions, but inputs have {dimension}"
+                )
             raise ValueError(
-                f"test_inputs have {self.test_inputs.shape[1]} dimensions, but inputs have {dimension}"
+                f"test_inputs have points of shape {list(self.test_inputs.shape[1:])}, but inputs of {shape}"
             )
         check_scale_of_inputs(self.test_inputs, "test_inputs", smallest=0.0)
         if self.test_targets is not None:
@@ -161,8 +172,8 @@ class InputData(StrictModel):
         return self
 
 
-class DigitsData(StrictModel):
-    """Scikit-learn's 8x8 digits, each image standardised to |x|^2 = D as the paper does for CIFAR.
+class DigitsData(SizedData):
+    """Scikit-learn's 8x8 digits, each image standardised to |x|^2 = D = 64 as the paper does for CIFAR.
 
     Two classes give targets +1 (first class) and -1; C > 2 classes give one-hot targets [P, C].
     Samples are split evenly over the classes, in class order, and drawn by `seed`.
@@ -172,25 +183,21 @@ class DigitsData(StrictModel):
     classes: list[int] = Field(
         default=[0, 1], min_length=2, max_length=10, description="Distinct digits 0..9."
     )
+    images: bool = Field(
+        False,
+        exclude_if=lambda images: not images,
+        description="Points of shape [8, 8, 1] rather than [64].",
+    )
     samples: int = Field(20, ge=2, description="Training points over all classes.")
     test_samples: int = Field(0, ge=0, description="Test points over all classes.")
     seed: int = Field(0, ge=0, lt=2**32)
 
     @property
-    def points(self) -> int:
-        return self.samples
-
-    @property
-    def test_points(self) -> int:
-        return self.test_samples
-
-    @property
-    def outputs(self) -> int:
-        return 1 if len(self.classes) == 2 else len(self.classes)
-
-    @property
-    def target_kinds(self) -> list[str]:
-        return ["signs"] if len(self.classes) == 2 else ["simplex"]
+    def sizes(self) -> Sizes:
+        two = len(self.classes) == 2
+        outputs, kind = (1, "signs") if two else (len(self.classes), "simplex")
+        shape = Shape((8, 8), 1) if self.images else Shape((), 64)
+        return Sizes(self.samples, self.test_samples, outputs, shape, [kind])
 
     @field_validator("classes")
     @classmethod

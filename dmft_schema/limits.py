@@ -76,5 +76,5 @@ MAX_FILTER_OFFSETS = 256
 """Matrices of a convolution between neurons: its size, squared for images."""
 
 MAX_HEAD_SIZE = 256
-MAX_POSITIONS = 20_000
-"""Positions of a point: height times width, or times."""
+MAX_ROWS = 10_000_000
+"""Points times positions, where a network has most of them."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from dmft_schema import limits
 from dmft_schema.blocks import ResidualBlock
@@ -20,6 +19,7 @@ from dmft_schema.methods import (
     PerturbationMethod,
     StaticNtkMethod,
 )
+from dmft_schema.sizes import Sizes
 from dmft_schema.support import KINKED_ACTIVATIONS, SolveAsked, has_algebraic_theory
 
 GIGABYTE = 1e9
@@ -31,28 +31,6 @@ MOST_KNOWN = 0.8
 
 CHUNK_BYTES = {"alternating": 1 << 28, "finite_width": 1 << 30, "static": 1 << 26}
 """Samples, networks or quadrature nodes worked on side by side stay below this; the rest wait their turn."""
-
-
-class Sized(Protocol):
-    """P, P' and C of a dataset."""
-
-    @property
-    def points(self) -> int: ...
-
-    @property
-    def test_points(self) -> int: ...
-
-    @property
-    def outputs(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Those of a dataset whose arrays are elsewhere."""
-
-    points: int
-    test_points: int
-    outputs: int
 
 
 @dataclass(frozen=True)
@@ -92,7 +70,7 @@ class Demand:
     tolerance: float
 
     @classmethod
-    def of(cls, asked: SolveAsked, data: Sized) -> Demand:
+    def of(cls, asked: SolveAsked, data: Sizes) -> Demand:
         method, network, outputs = asked.method, asked.network, asked.outputs
         wanted = outputs.kernel_times
         flows = asked.training.dynamics == "gradient_flow"
@@ -165,7 +143,7 @@ def _richness(gamma0: float) -> float:
     return float(min(max(gamma0, 0.04), 1.0) ** 0.5 * min(max(gamma0, 1.0), 8.0) ** 0.25)
 
 
-def _kind(asked: SolveAsked, data: Sized) -> str:
+def _kind(asked: SolveAsked, data: Sizes) -> str:
     if asked.network.gamma0 == 0:
         return "static"
     match asked.method:

@@ -9,10 +9,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, WrapValidator, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from dmft_schema import limits
-from dmft_schema.base import StrictModel
+from dmft_schema.base import StrictModel, refused
 from dmft_schema.blocks import (
     ActivationBlock,
     AnyBlock,
@@ -93,8 +92,8 @@ class BaseNetwork(StrictModel):
 
     @property
     def recorded(self) -> int:
-        """L, the places whose fields and kernels are kept: the activations, or what is read out if none."""
-        return max(1, sum(isinstance(block, ActivationBlock) for block in self.all_blocks))
+        """L, the layers whose fields and kernels are kept: the blocks that bear weights, but the readout."""
+        return sum(block.bears_weights for block in self.all_blocks)
 
     @property
     def activations(self) -> set[str]:
@@ -297,15 +296,15 @@ class ComposedNetwork(BaseNetwork):
         for place, block in walk(self.layers, "layers"):
             count += 1
             if isinstance(block, ReadoutBlock) and place != ("layers", len(self.layers) - 1):
-                raise _refused("a readout is the last block of a network", place)
+                raise refused("a readout is the last block of a network", place)
             if len(place) > 2 * limits.MAX_NESTING:
-                raise _refused(
+                raise refused(
                     f"blocks stand inside each other too deeply (limit: {limits.MAX_NESTING})", place
                 )
         if count > limits.MAX_LAYERS:
             raise ValueError(f"layers holds {count} blocks, inner ones included (limit: {limits.MAX_LAYERS})")
         if not isinstance(self.layers[-1], ReadoutBlock):
-            raise _refused(
+            raise refused(
                 f'a network ends in a readout, {{"block": "readout"}}; got {self.layers[-1].block}',
                 ("layers", len(self.layers) - 1),
             )
@@ -322,14 +321,6 @@ class ComposedNetwork(BaseNetwork):
         return [shape, *[shape.of_neurons()] * implied, *shapes[1:]] if implied else shapes
 
 
-def _refused(message: str, place: tuple[str | int, ...]) -> ValidationError:
-    """An error of a block, at its place."""
-    error = InitErrorDetails(
-        type=PydanticCustomError("network", "{message}", {"message": message}), loc=place, input=None
-    )
-    return ValidationError.from_exception_data("network", [error])
-
-
 def _by_architecture(value: Any, handler: Any, info: ValidationInfo) -> Any:
     """The network that `value` names; mlp where it names none, as requests from before there were others.
 
@@ -341,7 +332,7 @@ def _by_architecture(value: Any, handler: Any, info: ValidationInfo) -> Any:
     model = ARCHITECTURES.get(name) if isinstance(name, str) else None
     if model is None:
         known = " or ".join(f"'{known}'" for known in ARCHITECTURES)
-        raise _refused(f"Input should be {known}", ("architecture",))
+        raise refused(f"Input should be {known}", ("architecture",))
     return model.model_validate(value, context=info.context)
 
 

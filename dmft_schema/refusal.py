@@ -19,7 +19,7 @@ MAX_ERRORS = 20
 _LONGEST_NAME = 100
 _LONGEST_MESSAGE = 500
 _LONGEST_LINE = 2_000
-_DEEPEST_PLACE = 10
+_DEEPEST_PLACE = 24
 
 
 def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[FieldError]:

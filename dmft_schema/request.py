@@ -9,13 +9,14 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from dmft_schema import limits
-from dmft_schema.base import StrictModel
+from dmft_schema.base import StrictModel, fields_of, refused
 from dmft_schema.data import Data, UploadedData
 from dmft_schema.large import canonical
 from dmft_schema.methods import DmftMethod, Method
 from dmft_schema.network import MlpNetwork, Network
 from dmft_schema.outputs import Outputs
-from dmft_schema.support import check_size, check_support, check_targets
+from dmft_schema.shapes import ShapeError
+from dmft_schema.support import check_shape, check_size, check_support, check_targets
 from dmft_schema.training import Training
 
 
@@ -57,8 +58,13 @@ class SolveRequest(StrictModel):
         self._check_steps("outputs.kernel_times", [] if times == "all" else times)
         self._check_steps("outputs.field_times", self.outputs.field_times)
         if not isinstance(self.data, UploadedData):
-            check_size(self, self.data.points + self.data.test_points, self.data.outputs)
-            check_targets(self, self.data.target_kinds)
+            sizes = self.data.sizes
+            try:
+                check_shape(self, sizes)
+            except ShapeError as error:
+                raise refused(str(error), ("network", *error.place)) from None
+            check_size(self, sizes)
+            check_targets(self, sizes)
         return self
 
     def _check_steps(self, field: str, steps: list[int]) -> None:
@@ -73,7 +79,7 @@ class SolveRequest(StrictModel):
         Name, tags, priority and reuse are left out: they change nothing that is computed.
         """
         left_out = {"name", "tags", "priority", "reuse"}
-        content = {name: getattr(self, name) for name in type(self).model_fields if name not in left_out}
+        content = {name: value for name, value in fields_of(self) if name not in left_out}
         digest = hashlib.sha256(b"[")
         for piece in canonical(content):
             digest.update(piece)

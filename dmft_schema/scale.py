@@ -85,6 +85,7 @@ def check_scale_of_inputs(inputs: FloatArray, name: str, smallest: float = limit
     Raises:
         ValueError: naming the point, the value and the limit.
     """
+    inputs = inputs.reshape(len(inputs), -1)
     largest = float(np.abs(inputs).max())
     if largest == 0.0:
         if smallest == 0.0:

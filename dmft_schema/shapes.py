@@ -45,6 +45,10 @@ class Shape:
         return replace(self, positions=positions)
 
 
+VECTORS = Shape((), 0)
+"""Of points known only by their kernel."""
+
+
 class ShapeError(ValueError):
     """A network, or a block of one, cannot take a shape.
 

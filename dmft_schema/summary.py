@@ -75,7 +75,8 @@ def _data(data: Any) -> dict[str, Any]:
         shown["test_points"] = 0 if tests is None else len(tests)
         shown["outputs"] = len(first) if hasattr(first, "__len__") else 1
         if kind == "inputs":
-            shown["dimension"] = len(data[kind][0]) if len(data[kind]) else 0
+            shape = _shape(data[kind][0]) if len(data[kind]) else [0]
+            shown |= {"dimension": shape[0]} if len(shape) < 2 else {"shape": shape}
         return shown
     shown |= data
     if kind == "dataset":
@@ -83,3 +84,12 @@ def _data(data: Any) -> dict[str, Any]:
         shown["points"], shown["test_points"] = data.get("samples"), data.get("test_samples")
         shown["outputs"] = 1 if len(classes) == 2 else len(classes)
     return shown
+
+
+def _shape(point: Any) -> list[int]:
+    """Of nested lists or an array, along their first entries."""
+    if hasattr(point, "shape"):
+        return list(point.shape)
+    if not isinstance(point, list):
+        return []
+    return [len(point), *(_shape(point[0]) if point else [])]

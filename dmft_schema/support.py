@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,8 @@ from dmft_schema import limits
 from dmft_schema.methods import Method
 from dmft_schema.network import BaseNetwork
 from dmft_schema.outputs import Outputs
+from dmft_schema.shapes import ShapeError
+from dmft_schema.sizes import Sizes
 from dmft_schema.training import Training
 
 KINKED_ACTIVATIONS = ("relu",)
@@ -179,23 +181,36 @@ TARGETS_OF_LOSS: dict[str, tuple[str, str]] = {
 """Loss -> the kind of targets it needs (data.py), and how to say so. Losses not named take any."""
 
 
-def check_targets(request: SolveAsked, kinds: Collection[str]) -> None:
+def check_shape(request: SolveAsked, sizes: Sizes) -> None:
+    """Refuse points of a shape that the network cannot take.
+
+    Raises:
+        ShapeError: naming both shapes, and the block by its place in the network.
+    """
+    shapes = request.network.check_shape(sizes.shape)
+    rows = sizes.all_points * max(shape.count for shape in shapes)
+    if rows > limits.MAX_ROWS:
+        raise ShapeError(f"points x positions = {rows} rows (limit: {limits.MAX_ROWS}); use fewer points")
+
+
+def check_targets(request: SolveAsked, sizes: Sizes) -> None:
     """Refuse a loss whose targets mean something else.
 
     Raises:
         ValueError: saying what the loss needs.
     """
     needed = TARGETS_OF_LOSS.get(request.training.loss)
-    if needed is not None and needed[0] not in kinds:
+    if needed is not None and needed[0] not in sizes.target_kinds:
         raise ValueError(f"training.loss {request.training.loss} needs {needed[1]}")
 
 
-def check_size(request: SolveAsked, points: int, outputs: int) -> None:
+def check_size(request: SolveAsked, sizes: Sizes) -> None:
     """Refuse a request whose record would be too long, or has a shape that its method has no theory for.
 
     Raises:
         ValueError: naming the number and the limit.
     """
+    points, outputs = sizes.all_points, sizes.outputs
     size = request.training.steps * points * outputs
     if size > limits.MAX_STEP_POINTS:
         raise ValueError(

@@ -136,7 +136,7 @@ WRONG = {
     "frame of booleans": pd.DataFrame({"a": [True], "b": [1.0]}),
     "frame of dates": pd.DataFrame({"a": pd.date_range("2020", periods=2)}),
     "ragged": [[1.0, 2.0], [3.0]],
-    "too deep": [[[1.0]]],
+    "too deep": [[[[[1.0]]]]],
     "deep in one entry": [[1.0, [2.0]]],
     "empty": [],
     "empty rows": [[]],

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
-from dmft_schema import SolveRequest, large
+from dmft_schema import InputData, SolveRequest, large
 
 numbers = st.one_of(st.integers(-(10**6), 10**6), st.floats(allow_nan=False, allow_infinity=False))
 scalars = st.one_of(st.none(), st.booleans(), numbers, st.text(max_size=5))
-arrays = st.lists(st.lists(numbers, max_size=3), max_size=3)
+points = st.lists(numbers, max_size=3)
+arrays = st.lists(points | st.lists(points | st.lists(points, max_size=2), max_size=2), max_size=3)
+whole_arrays = st.lists(st.integers(1, 3), min_size=1, max_size=5).map(lambda n: np.ones(n).tolist())
 anything = st.recursive(  # JSON
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
@@ -24,7 +26,7 @@ anything = st.recursive(  # JSON
 names = st.sampled_from(["kernel", "inputs", "targets", "test_inputs", "dataset", "classes"])
 documents = st.dictionaries(
     st.sampled_from(["data", "network", "kernel", "inputs"]),
-    st.one_of(st.dictionaries(names, arrays | anything, max_size=4), arrays, anything),
+    st.one_of(st.dictionaries(names, arrays | whole_arrays | anything, max_size=4), arrays, anything),
     max_size=4,
 )
 
@@ -88,3 +90,30 @@ def test_the_content_hash(request_: SolveRequest) -> None:
     content = request_.model_dump(mode="json", exclude={"name", "tags", "priority", "reuse"})
     text = json.dumps([content, "4", "cpu"], sort_keys=True, separators=(",", ":"))
     assert request_.content_hash("4", "cpu") == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (3, 2, 4), (3, 2, 1, 4)])
+def test_sequences_and_images_are_read_and_written(shape: tuple[int, ...]) -> None:
+    inputs = np.random.default_rng(0).normal(size=shape)
+    data = InputData.model_validate({"inputs": inputs, "targets": [1, -1, 1]})
+    body = b'{"data": ' + large.write_data(data) + b"}"
+    assert from_json(body)["data"]["inputs"] == inputs.tolist()
+    found = large.read(body)["data"]["inputs"]
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, inputs)
+    text = json.dumps(data.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    assert b"".join(large.canonical(data)) == text.encode()
+
+
+def test_a_hundred_thousand_short_rows_make_no_lists() -> None:
+    images = np.ones((100, 32, 32, 3))
+    body = json.dumps({"data": {"inputs": images.tolist(), "targets": [1.0] * 100}}).encode()
+    assert body.count(b"[") > large.MAX_LISTS
+    np.testing.assert_array_equal(large.read(body)["data"]["inputs"], images)
+    for misplaced in (
+        body.replace(b'"data"', b'"date"'),  # not in data
+        body.replace(b"1.0]]]]", b"1.0]]]"),  # of two shapes
+        body.replace(b"[[[[1.0,", b"[[[[true,"),
+    ):
+        with pytest.raises(large.TooMuchBeside, match=r"lists and objects .*20000"):
+            large.read(misplaced)

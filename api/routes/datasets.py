@@ -61,13 +61,7 @@ def store(services: Services, content: bytes, caller: User) -> tuple[dict[str, A
         raise of_validation(error) from None
     text = large.write_data(data)
     dataset_id = hashlib.sha256(text).hexdigest()
-    description = {
-        "id": dataset_id,
-        "points": data.points,
-        "test_points": data.test_points,
-        "outputs": data.outputs,
-        "target_kinds": data.target_kinds,
-    }
+    description = {"id": dataset_id, **data.sizes.described()}
     return description, services.artifacts.put_dataset(dataset_id, caller.id, text.decode(), description)
 
 

@@ -54,7 +54,7 @@ class Alternating:
         except Imprecise as imprecise:
             self._dtype = torch.float64
             self._notes.append(in_float64(imprecise))
-            demand = replace(Demand.of(self._problem, self._problem.data), itemsize=8)
+            demand = replace(Demand.of(self._problem, self._problem.data.sizes), itemsize=8)
             check_room(demand, self._device)
             self._iteration = Iteration(self._problem, self._device, self._dtype, draws)
         for warning in self._warnings():

@@ -52,7 +52,7 @@ class Dmft:
         self._notes: list[str] = []
         self._trajectory: Trajectory | None = None
         self._basis_sizes: dict[str, int] = {}
-        self._demand = Demand.of(problem, problem.data)
+        self._demand = Demand.of(problem, problem.data.sizes)
         self._samples = min(self._method.samples or self._demand.enough_samples, MAX_SAMPLES)
 
     def _per_replica(self, samples: int) -> int:

@@ -56,7 +56,7 @@ class FiniteWidth:
             self._trajectories.clear()
             self._roundings.clear()
             self._notes.append(in_float64(imprecise))
-            demand = Demand.of(self._problem, self._problem.data)
+            demand = Demand.of(self._problem, self._problem.data.sizes)
             check_room(dataclasses.replace(demand, itemsize=8), self._device)
             reporter.restart("begun again in float64", self.work)
             self._train(reporter)

@@ -23,7 +23,8 @@ from dmft_engine.factorisation import (
     pseudo_inverse,
 )
 from dmft_schema import JobStatus
-from dmft_schema.memory import Demand, Sizes, shortage
+from dmft_schema.memory import Demand, shortage
+from dmft_schema.sizes import Sizes
 from tests.problems import request
 
 CODES = {
