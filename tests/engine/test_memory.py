@@ -61,13 +61,13 @@ def test_estimates_bound_what_a_process_takes(name: str) -> None:
         check=True,
     )
     peak = json.loads(run.stdout)
-    estimate = memory_bytes(Demand.of(given, given.data))
+    estimate = memory_bytes(Demand.of(given, given.data.sizes))
     assert peak <= estimate <= 3 * peak
 
 
 def test_what_is_advised_fits_and_no_more() -> None:
     given = asked(500, training={"steps": 200})
-    demand = Demand.of(given, given.data)
+    demand = Demand.of(given, given.data.sizes)
     found = shortage(demand, 8e9)
     assert found is not None
     assert re.search(r"needs about [\d.]+ GB of memory \(limit: 8.0 GB\)", found.message)
@@ -81,10 +81,10 @@ def test_what_is_advised_fits_and_no_more() -> None:
         method={"tolerance": tolerance, "replicas": 2},
         outputs={"kernel_times": [0, -1]},
     )
-    assert shortage(Demand.of(coarse, coarse.data), 8e9) is None
+    assert shortage(Demand.of(coarse, coarse.data.sizes), 8e9) is None
     for count, fits in ((points, True), (points + 1, False)):
         fewer = asked(count, training={"steps": 200})
-        assert (shortage(Demand.of(fewer, fewer.data), 8e9) is None) == fits
+        assert (shortage(Demand.of(fewer, fewer.data.sizes), 8e9) is None) == fits
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_what_is_advised_fits_and_no_more() -> None:
 )
 def test_advice_is_about_what_takes_the_memory(sections: dict[str, Any], advice: str) -> None:
     given = asked(30, **sections)
-    demand = Demand.of(given, given.data)
+    demand = Demand.of(given, given.data.sizes)
     found = shortage(demand, 0.5 * memory_bytes(demand))
     assert found is not None
     assert advice in found.advice
@@ -119,7 +119,7 @@ def test_a_solve_that_does_not_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch)
 def test_a_restart_that_would_not_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dmft_schema.memory.Demand.enough_samples", property(lambda demand: 1024))
     given = asked(10, training={"steps": 60})
-    room = 1.001 * memory_bytes(Demand.of(given, given.data))
+    room = 1.001 * memory_bytes(Demand.of(given, given.data.sizes))
     monkeypatch.setattr("dmft_engine.devices.available_bytes", lambda device: room)
     result = solve(Problem.from_request(given))
     assert result.error is not None
