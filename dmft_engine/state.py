@@ -38,6 +38,17 @@ class Stateful:
             setattr(self, name, _given(getattr(self, name), state[name]))
 
 
+def moved(value: Any, device: str) -> Any:
+    """A state with its tensors on a device; those that are there already are not copied."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, list):
+        return [moved(item, device) for item in value]
+    if isinstance(value, dict):
+        return {key: moved(item, device) for key, item in value.items()}
+    return value
+
+
 def _taken(value: Any) -> Any:
     if isinstance(value, Stateful):
         return value.state()

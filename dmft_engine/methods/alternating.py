@@ -15,8 +15,11 @@ from torch import Tensor
 
 from dmft_engine.devices import check_room
 from dmft_engine.factorisation import JITTER_OVER_ROUNDING
+from dmft_engine.methods.method import Method, StartOver
+from dmft_engine.methods.precision import name_of
 from dmft_engine.problem import Problem
 from dmft_engine.record.solution import Arrays, Solution, standard_error
+from dmft_engine.state import State
 from dmft_engine.theory.alternation import Draws, Iteration
 from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.rounding import Imprecise, check_scale, in_float64
@@ -25,7 +28,7 @@ from dmft_schema import AlternatingMethod
 from dmft_schema.memory import Demand
 
 
-class Alternating:
+class Alternating(Method):
     """Solves the limit by a fixed-point iteration; errors by replicas, each iterated on its own."""
 
     def __init__(self, problem: Problem, device: str) -> None:
@@ -45,34 +48,67 @@ class Alternating:
     def work(self) -> int:
         return self._method.max_iterations
 
-    def run(self, reporter: Reporter) -> None:
+    @property
+    def done(self) -> bool:
+        return self._converged or len(self._kernel_changes) == self._method.max_iterations
+
+    def advance(self, reporter: Reporter) -> None:
         method = self._method
-        draws = Draws(method.replicas, method.samples // method.replicas, method.seed)
+        if self._iteration is None:
+            self._begin(reporter)
+        iteration = self._iteration
+        assert iteration is not None
+        before = iteration.loss()
+        moved = iteration.advance(method.damping)
+        loss = iteration.loss()
+        self._kernel_changes.append(moved)
+        self._loss_changes.append(float(np.abs(loss - before).max() / loss[0]))
+        self._converged = moved < method.tolerance
+        done = len(self._kernel_changes)
+        reporter.step(
+            f"iteration {done}: kernels moved by {moved:.2g}, the loss by {self._loss_changes[-1]:.2g}",
+            float(loss[-1]),
+        )
+        if self._converged:
+            reporter.finish(f"converged in {done} iterations")
+
+    def _begin(self, reporter: Reporter) -> None:
         try:
             check_scale(joint_kernel(self._problem, self._device), self._dtype)
-            self._iteration = Iteration(self._problem, self._device, self._dtype, draws)
         except Imprecise as imprecise:
             self._dtype = torch.float64
             self._notes.append(in_float64(imprecise))
             demand = replace(Demand.of(self._problem, self._problem.data.sizes), itemsize=8)
             check_room(demand, self._device)
-            self._iteration = Iteration(self._problem, self._device, self._dtype, draws)
+        self._iteration = self._new_iteration()
         for warning in self._warnings():
             reporter.remark(warning)
-        for done in range(1, method.max_iterations + 1):
-            before = self._iteration.loss()
-            moved = self._iteration.advance(method.damping)
-            loss = self._iteration.loss()
-            self._kernel_changes.append(moved)
-            self._loss_changes.append(float(np.abs(loss - before).max() / loss[0]))
-            reporter.step(
-                f"iteration {done}: kernels moved by {moved:.2g}, the loss by {self._loss_changes[-1]:.2g}",
-                float(loss[-1]),
-            )
-            if moved < method.tolerance:
-                self._converged = True
-                reporter.finish(f"converged in {done} iterations")
-                return
+
+    def _new_iteration(self) -> Iteration:
+        method = self._method
+        draws = Draws(method.replicas, method.samples // method.replicas, method.seed)
+        return Iteration(self._problem, self._device, self._dtype, draws)
+
+    def state(self) -> State:
+        return {
+            "dtype": name_of(self._dtype),
+            "notes": list(self._notes),
+            "kernel_changes": list(self._kernel_changes),
+            "loss_changes": list(self._loss_changes),
+            "converged": self._converged,
+            "iteration": self._iteration.state() if self._iteration else None,
+        }
+
+    def restore(self, state: State, reporter: Reporter, longer: bool) -> None:
+        if longer:
+            raise StartOver("each iteration is one of all times")
+        self._dtype, self._notes = getattr(torch, state["dtype"]), list(state["notes"])
+        self._kernel_changes = list(state["kernel_changes"])
+        self._loss_changes = list(state["loss_changes"])
+        self._converged = state["converged"]
+        if state["iteration"] is not None:
+            self._iteration = self._new_iteration()
+            self._iteration.restore(state["iteration"])
 
     def solution(self) -> Solution | None:
         if self._iteration is None:
@@ -96,7 +132,7 @@ class Alternating:
             seed=self._method.seed,
             converged=self._converged,
             rounding=self._rounding(),
-            computed_in=str(self._dtype).removeprefix("torch."),
+            computed_in=name_of(self._dtype),
             notes=[*self._notes, *self._warnings(), *([] if self._converged else [self._not_converged()])],
             arrays=self._two_time_arrays(self._iteration)
             | {

@@ -10,14 +10,18 @@ import torch
 
 from dmft_engine.devices import check_room
 from dmft_engine.errors import TooFewSamples
+from dmft_engine.methods.method import Method, StartOver
+from dmft_engine.methods.precision import judge_longer, name_of
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.populations.population import Exhausted
 from dmft_engine.problem import Problem
 from dmft_engine.record.solution import Solution
 from dmft_engine.record.trajectory import Trajectory
-from dmft_engine.training.dynamics import train
+from dmft_engine.state import State
+from dmft_engine.training.dynamics import trainer
 from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.rounding import Imprecise, Rounding, check_scale, in_float64
+from dmft_engine.training.trainer import Trainer
 from dmft_engine.training.training_run import TrainingRun
 from dmft_engine.weights.initialisation import joint_kernel, revealed_weights
 from dmft_schema import DmftMethod, GradientIndependenceMethod
@@ -36,7 +40,7 @@ KERNEL_RESOLUTION = 0.3
 """Error of kernels written as factors, over what truncation leaves out of them: tolerance squared."""
 
 
-class Dmft:
+class Dmft(Method):
     """Solves the limit itself; errors by replicas and by the norms dropped."""
 
     def __init__(self, problem: Problem, device: str, responses: bool = True) -> None:
@@ -48,12 +52,14 @@ class Dmft:
         self._method = problem.method
         self._device = device
         self._dtype = getattr(torch, problem.method.dtype)
-        self._rounding: Rounding | None = None
         self._notes: list[str] = []
+        self._trainer: Trainer | None = None
         self._trajectory: Trajectory | None = None
-        self._basis_sizes: dict[str, int] = {}
+        self._rounding: Rounding | None = None
         self._demand = Demand.of(problem, problem.data.sizes)
-        self._samples = min(self._method.samples or self._demand.enough_samples, MAX_SAMPLES)
+        self._samples = self._begun_with = min(
+            self._method.samples or self._demand.enough_samples, MAX_SAMPLES
+        )
 
     def _per_replica(self, samples: int) -> int:
         return -(-samples // self._method.replicas)
@@ -62,49 +68,84 @@ class Dmft:
     def work(self) -> int:
         return self._problem.training.steps
 
-    def run(self, reporter: Reporter) -> None:
-        while True:
-            try:
-                return self._attempt(reporter)
-            except Imprecise as imprecise:
-                self._dtype, self._demand = torch.float64, replace(self._demand, itemsize=8)
-                self._notes.append(in_float64(imprecise))
-                check_room(replace(self._demand, samples=self._samples), self._device)
-                reporter.restart("begun again in float64")
-                continue
-            except Exhausted as full:
-                if self._method.samples is not None or 2 * self._samples > MAX_SAMPLES:
-                    raise self._too_few(full.known) from full
-            self._samples *= 2
-            check_room(replace(self._demand, samples=self._samples), self._device)
-            reporter.restart(f"begun again with {self._samples} samples")
+    @property
+    def done(self) -> bool:
+        return self._trainer is not None and self._trainer.done
 
-    def _attempt(self, reporter: Reporter) -> None:
+    def advance(self, reporter: Reporter) -> None:
+        try:
+            if self._trainer is None:
+                self._trainer = self._begin(reporter)
+            return self._trainer.advance()
+        except Imprecise as imprecise:
+            self._in_dtype(torch.float64)
+            self._notes.append(in_float64(imprecise))
+            again = "begun again in float64"
+        except Exhausted as full:
+            if self._method.samples is not None or 2 * self._samples > MAX_SAMPLES:
+                raise self._too_few(full.known) from full
+            self._samples *= 2
+            again = f"begun again with {self._samples} samples"
+        # Of what was reached only the records are kept: the bases are the bulk of the memory.
+        self._trainer = None
+        check_room(replace(self._demand, samples=self._samples), self._device)
+        reporter.restart(again)
+
+    def _in_dtype(self, dtype: torch.dtype) -> None:
+        self._dtype, self._demand = dtype, replace(self._demand, itemsize=dtype.itemsize)
+
+    def _begin(self, reporter: Reporter) -> Trainer:
+        """Weights at t = 0, and their records."""
         method = self._method
         samples = self._per_replica(self._samples)
         kernel = joint_kernel(self._problem, self._device)
         check_scale(kernel, self._dtype)
-        kernel = kernel.to(self._dtype)
         self._trajectory = Trajectory.empty(self._problem, samples)
         self._rounding = Rounding(self._problem, exact=method.readout == "exact", dense=False)
-        try:
-            weights = revealed_weights(
-                self._problem,
-                method.replicas,
-                samples,
-                method.tolerance,
-                method.seed,
-                self._dtype,
-                self._device,
-                self._responses,
+        weights = revealed_weights(
+            self._problem,
+            method.replicas,
+            samples,
+            method.tolerance,
+            method.seed,
+            self._dtype,
+            self._device,
+            self._responses,
+        )
+        run = TrainingRun(
+            self._problem,
+            weights,
+            self._trajectory,
+            reporter,
+            method.readout,
+            kernel.to(self._dtype),
+            self._rounding,
+        )
+        return trainer(run)
+
+    def state(self) -> State:
+        return {
+            "begun_with": self._begun_with,
+            "samples": self._samples,
+            "dtype": name_of(self._dtype),
+            "notes": list(self._notes),
+            "trainer": self._trainer.state() if self._trainer else None,
+        }
+
+    def restore(self, state: State, reporter: Reporter, longer: bool) -> None:
+        if self._begun_with != state["begun_with"]:
+            raise StartOver(
+                f"a run of so many steps begins with {self._begun_with} samples, not {state['begun_with']}"
             )
-            run = TrainingRun(
-                self._problem, weights, self._trajectory, reporter, method.readout, kernel, self._rounding
-            )
-            train(run)
-        finally:
-            # Only the trajectory is kept: the weights' bases are the bulk of the memory.
-            self._basis_sizes = self._trajectory.basis_sizes
+        self._samples, self._notes = state["samples"], list(state["notes"])
+        self._in_dtype(getattr(torch, state["dtype"]))
+        if state["trainer"] is None:
+            return
+        self._trainer = self._begin(reporter)
+        self._trainer.restore(state["trainer"])
+        if longer:
+            assert self._rounding is not None
+            judge_longer(self._rounding)
 
     def _too_few(self, known: int) -> TooFewSamples:
         """How many samples would do: known directions grow about as the logarithm of time."""
@@ -131,7 +172,7 @@ class Dmft:
         solution = self._trajectory.solution(self._problem)
         assert self._rounding is not None
         solution.rounding = np.array(self._rounding.errors[: len(self._trajectory.predictions)])
-        solution.computed_in = str(self._dtype).removeprefix("torch.")
+        solution.computed_in = name_of(self._dtype)
         solution.notes = [*self._notes, *solution.notes]
         # [T, matrices, 2] -> [T]
         dropped = np.array(self._trajectory.dropped).reshape(len(self._trajectory.dropped), -1)
@@ -141,7 +182,7 @@ class Dmft:
         solution.delay = (np.cumsum(lost) - lost) / (1 - self._problem.training.momentum)
         # What the bases leave out of a field is at most the tolerance, relative to the longest.
         solution.kernel_resolution = KERNEL_RESOLUTION * self._method.tolerance**2
-        solution.basis_sizes = self._basis_sizes
+        solution.basis_sizes = self._trajectory.basis_sizes
         solution.samples = self._samples
         solution.replicas = self._method.replicas
         solution.seed = self._method.seed

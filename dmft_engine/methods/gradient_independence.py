@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dmft_engine.methods.dmft import Dmft
 from dmft_engine.methods.linear import Linear
+from dmft_engine.methods.method import Method
 from dmft_engine.problem import Problem
 from dmft_engine.record.solution import Solution
+from dmft_engine.state import State
 from dmft_engine.training.reporter import Reporter
 from dmft_schema.support import has_algebraic_theory
 
 
-class GradientIndependence:
+class GradientIndependence(Method):
     """Forward and backward fields as if their matrices were independent.
 
     Deep linear networks by their algebraic equations, exactly; all others by the solver of `dmft` with
@@ -26,8 +28,18 @@ class GradientIndependence:
     def work(self) -> int:
         return self._solver.work
 
-    def run(self, reporter: Reporter) -> None:
-        self._solver.run(reporter)
+    @property
+    def done(self) -> bool:
+        return self._solver.done
+
+    def advance(self, reporter: Reporter) -> None:
+        self._solver.advance(reporter)
+
+    def state(self) -> State:
+        return self._solver.state()
+
+    def restore(self, state: State, reporter: Reporter, longer: bool) -> None:
+        self._solver.restore(state, reporter, longer)
 
     def solution(self) -> Solution | None:
         return self._solver.solution()

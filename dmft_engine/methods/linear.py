@@ -10,10 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from dmft_engine.factorisation import pivoted_factor
+from dmft_engine.methods.method import Method
 from dmft_engine.model.losses import LOSSES
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
+from dmft_engine.record.kernel_record import LateFactors
 from dmft_engine.record.solution import Arrays, Solution
+from dmft_engine.state import State
 from dmft_engine.theory.algebraic import GrowingKernel, LinearTheory
 from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.stability import Stability
@@ -24,7 +27,7 @@ FACTOR_ERROR = 1e-13
 """Largest error of a kernel entry written in factored form, relative to the largest entry."""
 
 
-class Linear:
+class Linear(Method):
     """Deterministic, in float64."""
 
     def __init__(self, problem: Problem, device: str, responses: bool = True) -> None:
@@ -32,10 +35,17 @@ class Linear:
         if not isinstance(problem.method, LinearMethod | GradientIndependenceMethod):
             raise TypeError(f"Linear cannot take the options of {problem.method.name}")
         self._problem = problem
-        self._device = device
         self._responses = responses
         self._readout = problem.method.readout
+        self._loss = LOSSES[problem.training.loss]
+        self._recipe = Recipe(problem.training, problem.data.points)
+        kept = problem.kernel_steps.tolist() if "ntk" in problem.outputs.kernels else []
+        self._ntk_steps = set(kept)
+        self._kernel = joint_kernel(problem, device)
+        self._targets = torch.tensor(problem.data.targets, device=device)
+        self._f = torch.zeros(len(self._kernel), problem.data.outputs).to(self._kernel)
         self._theory: LinearTheory | None = None
+        self._stability = Stability(problem.training)
         self._predictions: list[torch.Tensor] = []
         self._ntk: list[torch.Tensor] = []
         self._notes: list[str] = []
@@ -44,43 +54,70 @@ class Linear:
     def work(self) -> int:
         return self._problem.training.steps
 
-    def run(self, reporter: Reporter) -> None:
-        problem, training = self._problem, self._problem.training
+    @property
+    def done(self) -> bool:
+        return len(self._predictions) == self._problem.training.steps
+
+    def advance(self, reporter: Reporter) -> None:
+        problem, step = self._problem, len(self._predictions)
         points, gamma0 = problem.data.points, problem.network.gamma0
-        kernel = joint_kernel(problem, self._device)
-        targets = torch.tensor(problem.data.targets, device=self._device)
-        loss = LOSSES[training.loss]
-        recipe = Recipe(training, points)
-        kernel_steps = set(problem.kernel_steps.tolist()) if "ntk" in problem.outputs.kernels else set()
-        theory = LinearTheory(
-            kernel, problem.network.depth, training.steps, problem.data.outputs, self._responses
+        if self._theory is None:
+            self._theory = self._new_theory()
+        theory = self._theory
+        correlation = theory.step()
+        if self._readout == "exact":
+            # f = <w phi(h^L)> / gamma0
+            self._f = correlation / gamma0
+        f = self._f
+        if step == 0:
+            ntk = theory.ntk()[:points, :, :points].transpose(0, 1).transpose(2, 3)
+            self._stability = Stability.of(problem.training, ntk)
+            self._notes = [self._stability.warning] if self._stability.warning else []
+            for note in self._notes:
+                reporter.remark(note)
+        current = float(self._loss.reported(f[:points], self._targets))
+        self._stability.check(current, step)
+        if step in self._ntk_steps:
+            self._ntk.append(theory.ntk()[:points, :, :points])
+        errors = torch.zeros_like(f)
+        errors[:points] = self._recipe.weighting(step, f)[:, None] * self._loss.errors(
+            f[:points], self._targets
         )
-        self._theory = theory
-        f = torch.zeros(len(kernel), problem.data.outputs).to(kernel)
-        stability = Stability(training)
-        for step in range(training.steps):
-            correlation = theory.step()
-            if self._readout == "exact":
-                # f = <w phi(h^L)> / gamma0
-                f = correlation / gamma0
-            if step == 0:
-                ntk = theory.ntk()[:points, :, :points].transpose(0, 1).transpose(2, 3)
-                stability = Stability.of(training, ntk)
-                self._notes = [stability.warning] if stability.warning else []
-                for note in self._notes:
-                    reporter.remark(note)
-            current = float(loss.reported(f[:points], targets))
-            stability.check(current, step)
-            self._predictions.append(f)
-            if step in kernel_steps:
-                self._ntk.append(theory.ntk()[:points, :, :points])
-            reporter.step("training", current)
-            errors = torch.zeros_like(f)
-            errors[:points] = recipe.weighting(step, f)[:, None] * loss.errors(f[:points], targets)
-            if self._readout == "ntk":
-                # f(t+1) = f(t) + (eta / P) K(t, t) Delta(t)
-                f = f + torch.einsum("acbd,bd->ac", theory.ntk(), errors)
-            theory.advance(gamma0 * errors)
+        if self._readout == "ntk":
+            # f(t+1) = f(t) + (eta / P) K(t, t) Delta(t)
+            self._f = f + torch.einsum("acbd,bd->ac", theory.ntk(), errors)
+        theory.advance(gamma0 * errors)
+        self._predictions.append(f)
+        reporter.step("training", current)
+
+    def _new_theory(self) -> LinearTheory:
+        problem = self._problem
+        return LinearTheory(
+            self._kernel,
+            problem.network.depth,
+            problem.training.steps,
+            problem.data.outputs,
+            self._responses,
+        )
+
+    def state(self) -> State:
+        return {
+            "theory": self._theory.state() if self._theory else None,
+            "f": self._f.clone(),
+            "predictions": [f.clone() for f in self._predictions],
+            "ntk": [ntk.clone() for ntk in self._ntk],
+            "stability": self._stability.state(),
+            "notes": list(self._notes),
+        }
+
+    def restore(self, state: State, reporter: Reporter, longer: bool) -> None:
+        if state["theory"] is not None:
+            self._theory = self._new_theory()
+            self._theory.restore(state["theory"])
+        self._f = state["f"].clone()
+        self._predictions, self._ntk = list(state["predictions"]), list(state["ntk"])
+        self._stability.restore(state["stability"])
+        self._notes = list(state["notes"])
 
     def solution(self) -> Solution | None:
         if self._theory is None or not self._predictions:
@@ -101,8 +138,8 @@ class Linear:
         return Solution(
             predictions=torch.stack(self._predictions)[None].cpu().numpy(),
             kernel_steps=steps.tolist(),
-            phi=[partial(phi, layer.h) for layer in layers] if "phi" in wanted else [],
-            g=[partial(g, layer.g) for layer in layers] if "g" in wanted else [],
+            phi=[LateFactors(partial(phi, layer.h)) for layer in layers] if "phi" in wanted else [],
+            g=[LateFactors(partial(g, layer.g)) for layer in layers] if "g" in wanted else [],
             ntk=torch.stack(self._ntk).cpu().numpy() if self._ntk else None,
             arrays=self._responses_at(steps) if problem.outputs.responses else {},
             notes=list(self._notes),

@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dmft_engine.errors import Diverged, TooFewSamples
+from dmft_engine.methods.method import Method, StartOver
 from dmft_engine.methods.static_ntk import StaticNtk
 from dmft_engine.model.losses import reported_and_errors
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.populations.population import Exhausted
 from dmft_engine.problem import Problem
 from dmft_engine.record.solution import Arrays, Solution, standard_error
+from dmft_engine.state import State
 from dmft_engine.theory.second_order import BySampling, ClosedForm, SecondOrder
 from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.stability import Stability
@@ -20,7 +23,7 @@ from dmft_schema import PerturbationMethod
 from dmft_schema.support import has_algebraic_theory
 
 
-class Perturbation:
+class Perturbation(Method):
     """Kernels K_0 + gamma0^2 K_1(t, s), with K_1 along the lazy dynamics, and f advanced with their NTK."""
 
     def __init__(self, problem: Problem, device: str) -> None:
@@ -30,58 +33,93 @@ class Perturbation:
         self._method = problem.method
         self._device = device
         self._closed = has_algebraic_theory(problem) and problem.data.outputs == 1
+        self._recipe = Recipe(problem.training, problem.data.points)
         self._lazy = StaticNtk(problem, device)
+        self._failure: Diverged | None = None
+        """Of the lazy dynamics; what was reached before is still expanded about."""
+        self._at_start = np.empty(0)
+        """K_0 of all points [A, C, A, C], once the lazy dynamics is known."""
         self._second: SecondOrder | None = None
-        self._predictions: list[NDArray] = []
-        self._ntk: list[NDArray] = []
+        self._stability = Stability(problem.training)
+        self._f = torch.zeros(self._members, len(problem.data.kernel), problem.data.outputs).double()
+        self._predictions: list[Tensor] = []
 
     @property
     def work(self) -> int:
         # Two runs by sampling, and the predictions.
         return self._problem.training.steps * (1 if self._closed else 3)
 
-    def run(self, reporter: Reporter) -> None:
-        problem, method = self._problem, self._method
-        failure: Diverged | None = None
+    @property
+    def done(self) -> bool:
+        return len(self._predictions) == self._problem.training.steps
+
+    def advance(self, reporter: Reporter) -> None:
+        if self._second is None:
+            self._second = self._about_the_lazy_dynamics()
+        if self._second.done:
+            return self._predict(self._second, reporter)
+        try:
+            self._second.advance(reporter)
+        except Exhausted as full:
+            method = self._method
+            raise TooFewSamples(
+                f"the lazy dynamics visits more than {full.known} directions, too many for the "
+                f"{method.samples // method.replicas} sampled neurons of each replica",
+                f"Set method.samples to {2 * method.samples} or more.",
+            ) from full
+
+    def _about_the_lazy_dynamics(self) -> SecondOrder:
+        """Kernels of second order along the lazy dynamics, which is solved here."""
+        problem, points = self._problem, self._problem.data.points
         try:
             self._lazy.run(Reporter(problem.training.steps, None, None))
         except Diverged as diverged:
             if not self._closed or not self._lazy.predictions.size:
                 raise
-            failure = diverged
-        lazy = self._lazy.predictions
+            self._failure = diverged
+        self._at_start = self._lazy.ntk
+        at_start = torch.from_numpy(self._at_start[:points, :, :points])
+        self._stability = Stability.of(problem.training, at_start.transpose(0, 1).transpose(2, 3))
         if self._closed:
-            self._second = ClosedForm(problem, lazy)
-        else:
-            try:
-                self._second = BySampling(problem, lazy, reporter, self._device)
-            except Exhausted as full:
-                raise TooFewSamples(
-                    f"the lazy dynamics visits more than {full.known} directions, too many for the "
-                    f"{method.samples // method.replicas} sampled neurons of each replica",
-                    f"Set method.samples to {2 * method.samples} or more.",
-                ) from full
-        points, square = problem.data.points, problem.network.gamma0**2
-        recipe = Recipe(problem.training, points)
-        at_start = self._lazy.ntk
-        f = np.zeros((self._members, *lazy.shape[1:]))
-        stability = Stability.of(
-            problem.training, torch.from_numpy(at_start[:points, :, :points]).transpose(0, 1).transpose(2, 3)
-        )
-        for step in range(len(lazy)):
-            ntk = at_start + square * self._second.ntk(step)
-            found = [
-                reported_and_errors(problem.training.loss, own[:points], problem.data.targets) for own in f
-            ]
-            loss = float(np.mean([reported for reported, _ in found]))
-            stability.check(loss, step)
-            self._predictions.append(f)
-            self._ntk.append(ntk[:, :points, :, :points])
-            reporter.step("training", loss)
-            weighted = recipe.weights(step)[:, None] * np.array([errors for _, errors in found])
-            f = f + np.einsum("racbd,rbd->rac", ntk[:, :, :, :points], weighted)
-        if failure is not None:
-            raise failure
+            return ClosedForm(problem, self._lazy.predictions)
+        return BySampling(problem, self._lazy.predictions, self._device)
+
+    def _predict(self, second: SecondOrder, reporter: Reporter) -> None:
+        """The next step of f, with the NTK of second order."""
+        step, problem = len(self._predictions), self._problem
+        if self._failure is not None and step == len(self._lazy.predictions):
+            raise self._failure
+        points, f = problem.data.points, self._f.numpy()
+        ntk = self._ntk(second, step)
+        found = [reported_and_errors(problem.training.loss, own[:points], problem.data.targets) for own in f]
+        loss = float(np.mean([reported for reported, _ in found]))
+        self._stability.check(loss, step)
+        self._predictions.append(self._f)
+        weighted = self._recipe.weights(step)[:, None] * np.array([errors for _, errors in found])
+        self._f = torch.from_numpy(f + np.einsum("racbd,rbd->rac", ntk[:, :, :, :points], weighted))
+        reporter.step("training", loss)
+
+    def _ntk(self, second: SecondOrder, step: int) -> NDArray:
+        """K_0 + gamma0^2 K_1(t, t), [R, A, C, A, C]."""
+        return self._at_start + self._problem.network.gamma0**2 * second.ntk(step)
+
+    def state(self) -> State:
+        return {
+            "second": self._second.state() if self._second else None,
+            "stability": self._stability.state(),
+            "f": self._f.clone(),
+            "predictions": [f.clone() for f in self._predictions],
+        }
+
+    def restore(self, state: State, reporter: Reporter, longer: bool) -> None:
+        if longer:
+            raise StartOver("the lazy dynamics is solved first, to its end")
+        if state["second"] is None:
+            return
+        self._second = self._about_the_lazy_dynamics()
+        self._second.restore(state["second"], reporter)
+        self._stability.restore(state["stability"])
+        self._f, self._predictions = state["f"].clone(), list(state["predictions"])
 
     @property
     def _members(self) -> int:
@@ -93,12 +131,14 @@ class Perturbation:
         problem = self._problem
         steps = [int(step) for step in problem.kernel_steps if step < len(self._predictions)]
         ntk = ntk_error = None
-        if "ntk" in problem.outputs.kernels:
-            members = np.array([self._ntk[t] for t in steps])
+        if "ntk" in problem.outputs.kernels and steps:
+            assert self._second is not None
+            points = problem.data.points
+            members = np.array([self._ntk(self._second, t)[:, :points, :, :points] for t in steps])
             ntk, ntk_error = members.mean(1), standard_error(members.swapaxes(0, 1))
         sampled = not self._closed
         return Solution(
-            predictions=np.array(self._predictions).swapaxes(0, 1),
+            predictions=torch.stack(self._predictions, dim=1).numpy(),
             kernel_steps=steps,
             phi=[],
             g=[],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -11,20 +10,23 @@ from numpy.typing import NDArray
 from scipy.integrate import LSODA
 
 from dmft_engine.factorisation import kernel_factor
+from dmft_engine.methods.method import Method, StartOver
 from dmft_engine.model.activations import ACTIVATIONS
 from dmft_engine.model.fields import Scales
 from dmft_engine.model.losses import LOSSES
 from dmft_engine.model.networks import ARCHITECTURES
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
+from dmft_engine.record.kernel_record import LateFactors
 from dmft_engine.record.solution import Arrays, Solution
+from dmft_engine.state import State
 from dmft_engine.theory.gaussian_kernels import InitialKernels, initial_kernels, kernel_error
 from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.stability import Stability
 from dmft_engine.weights.initialisation import joint_kernel
 
 
-class StaticNtk:
+class StaticNtk(Method):
     """Deterministic: kernels by the layer recursions, predictions by gradient descent on them.
 
     In float64; kernels are written in the dtype asked for.
@@ -38,7 +40,12 @@ class StaticNtk:
         self._problem = problem
         self._device = device
         self._loss = LOSSES[problem.training.loss]
+        self._recipe = Recipe(problem.training, problem.data.points)
+        self._times = self._recipe.times
         self._kernels: InitialKernels | None = None
+        self._stability = Stability(problem.training)
+        self._velocity: torch.Tensor | None = None
+        self._solver: LSODA | None = None
         self._predictions: list[torch.Tensor] = []
         self.kernel_error: float | None = None
         self.notes: list[str] = []
@@ -47,26 +54,56 @@ class StaticNtk:
     def work(self) -> int:
         return self._problem.training.steps
 
-    def run(self, reporter: Reporter) -> None:
-        problem, training = self._problem, self._problem.training
+    @property
+    def done(self) -> bool:
+        return len(self._predictions) == self._problem.training.steps
+
+    def advance(self, reporter: Reporter) -> None:
+        problem, step = self._problem, len(self._predictions)
+        if self._kernels is None:
+            self._begin()
+            for note in self.notes:
+                reporter.remark(note)
+        flows = problem.training.dynamics == "gradient_flow"
+        f = self._flown(step) if flows else self._descended(step)
+        current = float(self._loss.reported(f[: problem.data.points], self._targets(f)))
+        self._stability.check(current, step)
+        self._predictions.append(f)
+        reporter.step("training", current)
+
+    def _begin(self) -> None:
+        """Kernels at initialisation, and what they say of the learning rate."""
+        problem = self._problem
         activation = ACTIVATIONS[problem.network.activation]
         skips = ARCHITECTURES[problem.network.architecture].skips
         self._kernels = initial_kernels(
             activation.averages, joint_kernel(problem, self._device), Scales.of(problem.network), skips
         )
         self.kernel_error = kernel_error(activation, self._kernels, skips)
-        to_training = self._kernels.ntk[:, : problem.data.points]
-        flows = training.dynamics == "gradient_flow"
-        trajectory = self._flow(to_training) if flows else self._descend(to_training)
-        stability = Stability.of(training, to_training[: problem.data.points])
-        self.notes = [stability.warning] if stability.warning else []
-        for note in self.notes:
-            reporter.remark(note)
-        for step, f in enumerate(trajectory):
-            current = float(self._loss.reported(f[: problem.data.points], self._targets(f)))
-            stability.check(current, step)
-            self._predictions.append(f)
-            reporter.step("training", current)
+        self._stability = Stability.of(problem.training, self._to_training[: problem.data.points])
+        self.notes = [self._stability.warning] if self._stability.warning else []
+
+    def state(self) -> State:
+        return {
+            "predictions": [f.clone() for f in self._predictions],
+            "velocity": None if self._velocity is None else self._velocity.clone(),
+            "stability": self._stability.state(),
+        }
+
+    def restore(self, state: State, reporter: Reporter, longer: bool) -> None:
+        if longer and self._problem.training.dynamics == "gradient_flow":
+            raise StartOver("the integrator chooses its steps by the time at which it ends")
+        if not state["predictions"]:
+            return
+        self._begin()
+        self._predictions, self._velocity = list(state["predictions"]), state["velocity"]
+        self._stability.restore(state["stability"])
+
+    @property
+    def _to_training(self) -> torch.Tensor:
+        """The NTK between all points and training points, [A, P]."""
+        assert self._kernels is not None
+        return self._kernels.ntk[:, : self._problem.data.points]
 
     def _targets(self, like: torch.Tensor) -> torch.Tensor:
         return torch.tensor(self._problem.data.targets).to(like)
@@ -74,43 +111,51 @@ class StaticNtk:
     def _errors(self, f: torch.Tensor) -> torch.Tensor:
         return self._loss.errors(f[: self._problem.data.points], self._targets(f))
 
-    def _start(self, to_training: torch.Tensor) -> torch.Tensor:
-        return to_training.new_zeros(len(to_training), self._problem.data.outputs)
+    def _start(self) -> torch.Tensor:
+        return self._to_training.new_zeros(len(self._to_training), self._problem.data.outputs)
 
-    def _descend(self, to_training: torch.Tensor) -> Iterator[torch.Tensor]:
-        recipe = Recipe(self._problem.training, self._problem.data.points)
-        f = self._start(to_training)
-        velocity = torch.zeros_like(f)
-        for step in range(self._problem.training.steps):
-            yield f
-            # f(t+1) = f(t) + v,  v = mu v + (eta / P) K Delta(t): f is linear in the parameters.
-            weighted = recipe.weighting(step, f)[:, None] * self._errors(f)
-            velocity = self._problem.training.momentum * velocity + to_training @ weighted
-            f = f + velocity
+    def _descended(self, step: int) -> torch.Tensor:
+        """f after so many steps of gradient descent."""
+        if step == 0:
+            return self._start()
+        f = self._predictions[-1]
+        velocity = torch.zeros_like(f) if self._velocity is None else self._velocity
+        # f(t+1) = f(t) + v,  v = mu v + (eta / P) K Delta(t): f is linear in the parameters.
+        weighted = self._recipe.weighting(step - 1, f)[:, None] * self._errors(f)
+        self._velocity = self._problem.training.momentum * velocity + self._to_training @ weighted
+        return f + self._velocity
 
-    def _flow(self, to_training: torch.Tensor) -> Iterator[torch.Tensor]:
-        """df / d tau = (1 / P) K Delta."""
-        training, start = self._problem.training, self._start(to_training)
+    def _flown(self, step: int) -> torch.Tensor:
+        """f at a time of the flow, df / d tau = (1 / P) K Delta.
+
+        The integrator's steps do not hang on the times asked for: one that is made anew, because the state
+        of the old was lost, takes the same again.
+        """
+        start, time = self._start(), self._times[step]
+        if step == 0:
+            return start
+        if self._solver is None:
+            self._solver = self._integrator(start)
+        while self._solver.t < time:
+            self._solver.step()
+        return torch.from_numpy(self._solver.dense_output()(time)).to(start).view_as(start)
+
+    def _integrator(self, start: torch.Tensor) -> LSODA:
+        training, to_training = self._problem.training, self._to_training
 
         def slope(_: float, flat: NDArray) -> NDArray:
             f = torch.from_numpy(flat).to(start).view_as(start)
             change = to_training @ self._errors(f) / self._problem.data.points
             return change.flatten().cpu().numpy()
 
-        times = Recipe(training, 1).times
-        solver = LSODA(
+        return LSODA(
             slope,
             0.0,
             start.flatten().cpu().numpy(),
-            max(float(times[-1]), training.learning_rate),
+            max(float(self._times[-1]), training.learning_rate),
             rtol=training.flow_tolerance,
             atol=training.flow_tolerance,
         )
-        yield start
-        for time in times[1:]:
-            while solver.t < time:
-                solver.step()
-            yield torch.from_numpy(solver.dense_output()(time)).to(start).view_as(start)
 
     @property
     def predictions(self) -> NDArray:
@@ -162,8 +207,12 @@ class StaticNtk:
         return Solution(
             predictions=torch.stack(self._predictions)[None].cpu().numpy(),
             kernel_steps=steps,
-            phi=[partial(constant_in_time, k, one) for k in self._kernels.phi[1:]] if "phi" in wanted else [],
-            g=[partial(constant_in_time, k, identity) for k in self._kernels.g[:-1]] if "g" in wanted else [],
+            phi=[LateFactors(partial(constant_in_time, k, one)) for k in self._kernels.phi[1:]]
+            if "phi" in wanted
+            else [],
+            g=[LateFactors(partial(constant_in_time, k, identity)) for k in self._kernels.g[:-1]]
+            if "g" in wanted
+            else [],
             ntk=ntk,
             kernel_error=self.kernel_error,
             arrays=arrays,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from dmft_engine.errors import NotFinite
 from dmft_engine.model.losses import LOSSES
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
-from dmft_engine.record.kernel_record import dense_or_factor, mean_factor
+from dmft_engine.record.kernel_record import LateFactors, dense_or_factor, mean_factor
 from dmft_engine.record.solution import Arrays, Result, Solution, standard_error
 from dmft_engine.training.reporter import Cancelled, Reporter
 from dmft_schema import Diagnostics, JobError, JobStatus
@@ -186,8 +185,9 @@ def _pieces(problem: Problem, solution: Solution) -> Iterator[Piece]:
                 arrays["ntk_standard_error"] = _of_one_output(problem, solution.ntk_standard_error)
         yield Piece("ntk", 0.0, lambda _: arrays)
         for name, layers in (("phi", solution.phi), ("g", solution.g)):
-            for layer in range(1, len(layers) + 1):
-                yield _kernel_piece(problem, solution, f"{name}_{layer}", layers)
+            for layer, factors in enumerate(layers, start=1):
+                outputs = problem.data.outputs if name == "g" else 1
+                yield _kernel_piece(problem, solution, f"{name}_{layer}", factors, outputs)
     for name, make in solution.later.items():
         yield Piece(name, np.inf, make)
 
@@ -203,17 +203,14 @@ def _in_dtype(problem: Problem, array: NDArray) -> NDArray:
     return array.astype(dtype, copy=False) if held else array
 
 
-def _kernel_piece(problem: Problem, solution: Solution, name: str, layers: list[Any]) -> Piece:
-    """The next of the layers, which is taken out: of a long solve, they are most of the memory."""
+def _kernel_piece(
+    problem: Problem, solution: Solution, name: str, factors: LateFactors, outputs: int
+) -> Piece:
     points, times = problem.data.points, len(solution.kernel_steps)
     resolution = max(solution.kernel_resolution, 1e-6 if problem.method.dtype == "float32" else 1e-13)
-    first = layers[0]
-    outputs, width = (1, 0) if callable(first) else (first.shape[3], first.shape[0] * first.shape[4])
-    rows = times * points * outputs
 
     def make(check: Callable[[], None]) -> Arrays:
-        layer = layers.pop(0)
-        members = _held_by(problem, layer() if callable(layer) else layer)[:, :, :points]
+        members = _held_by(problem, factors.make())[:, :, :points]
         several = members.shape[3]
         if several == 1:
             members = members[:, :, :, 0]
@@ -223,7 +220,7 @@ def _kernel_piece(problem: Problem, solution: Solution, name: str, layers: list[
         array, dense = dense_or_factor(factor, resolution, check)
         return {name: array} | _errors(name, members) if dense else {f"{name}_factor": array}
 
-    return Piece(name, float(rows) ** 2 * width, make)
+    return Piece(name, float(times * points * outputs) ** 2 * factors.width, make)
 
 
 def _held_by(problem: Problem, factor: NDArray) -> NDArray:

@@ -2,80 +2,99 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dmft_engine.errors import NotFinite
 from dmft_engine.model.fields import Fields
+from dmft_engine.state import Stateful
 
 BINS = 64
 NARROW = 1e-4
 """Range of a field, over its largest value, below which the histogram is as wide as that."""
 
 
-class FieldRecord:
+class FieldRecord(Stateful):
     """h, z, phi(h) and g of training points; arrays named in docs/results.md."""
+
+    kept: ClassVar[tuple[str, ...]] = ("_recorded", "_whole", "_arrays")
 
     def __init__(self, steps: list[int], neurons: int, points: int, merged: bool = False) -> None:
         """Keep the first `neurons` of each layer, replica after replica, at the given steps.
 
         `merged`: with other records; then all neurons are kept, since histograms need the range of all.
         """
-        self._whole: dict[tuple[str, int], list[NDArray]] = {}
         self._merged = merged
         self._steps = steps
         self._neurons = neurons
         self._points = points
         self._recorded: list[int] = []
-        self._kept: dict[str, list[NDArray]] = {}
+        self._whole: dict[str, list[Tensor]] = {}
+        """[P, C, R S] at each time, by name and layer: of a record that is one of several."""
+        self._arrays: dict[str, list[Tensor]] = {}
+        """What is made of them at each time, by name: of a record that stands alone."""
 
     def wants(self, step: int) -> bool:
         return step in self._steps
 
     def record(self, step: int, fields: Fields) -> None:
-        """Keep the fields of one time."""
-        self._recorded.append(step)
+        """Keep the fields of one time.
+
+        Raises:
+            NotFinite: a value is not finite.
+        """
+        by_point = {}
         for layer in range(len(fields.h)):
-            self._keep("h", layer + 1, fields.h[layer][:, None])
-            self._keep("phi", layer + 1, fields.phi[layer][:, None])
-            self._keep("g", layer + 1, fields.g[layer])
-            self._keep("z", layer + 1, fields.z[layer])
-
-    def _keep(self, name: str, layer: int, field: Tensor) -> None:
-        """`field` is [R, C or 1, A, S]."""
-        # [P, C, R S]: the neurons of one replica after another.
-        by_point = field[:, :, : self._points].permute(2, 1, 0, 3).flatten(2).cpu().numpy()
+            for name, field in (
+                ("h", fields.h[layer][:, None]),
+                ("phi", fields.phi[layer][:, None]),
+                ("g", fields.g[layer]),
+                ("z", fields.z[layer]),
+            ):
+                # [R, C or 1, A, S] -> [P, C, R S]: the neurons of one replica after another.
+                own = field[:, :, : self._points].permute(2, 1, 0, 3).flatten(2)
+                by_point[f"{name}_{layer + 1}"] = own.cpu()
         if self._merged:
-            self._whole.setdefault((name, layer), []).append(by_point)
+            kept, new = self._whole, by_point
         else:
-            self._take(name, layer, by_point)
+            kept, new = self._arrays, self._tensors(by_point)
+        self._recorded.append(step)
+        for name, value in new.items():
+            kept.setdefault(name, []).append(value)
 
-    def _take(self, name: str, layer: int, by_point: NDArray) -> None:
+    def _tensors(self, by_point: dict[str, Tensor]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for name, values in by_point.items():
+            found |= {key: torch.from_numpy(made) for key, made in self._made(name, values.numpy()).items()}
+        return found
+
+    def _made(self, name: str, by_point: NDArray) -> dict[str, NDArray]:
         counts, edges = _histogram(by_point)
-        kept = {
-            f"fields_{name}_{layer}": _single(by_point[:, :, : self._neurons]),
-            f"histogram_{name}_{layer}": counts,
-            f"histogram_bins_{name}_{layer}": edges,
+        return {
+            f"fields_{name}": _single(by_point[:, :, : self._neurons]),
+            f"histogram_{name}": counts,
+            f"histogram_bins_{name}": edges,
         }
-        for key, value in kept.items():
-            self._kept.setdefault(key, []).append(value)
 
     @staticmethod
     def arrays(records: list[FieldRecord], scalar_output: bool) -> dict[str, NDArray]:
-        """Of records of the same steps, one chunk of replicas each, as of one record of all of them."""
-        first = records[0]
-        for (name, layer), kept in first._whole.items():
-            for time in range(len(kept)):
-                parts = [record._whole[name, layer][time] for record in records]
-                first._take(name, layer, np.concatenate(parts, axis=-1))
-        first._whole.clear()
-        return first._arrays(scalar_output)
+        """Of records of the same steps, one chunk of replicas each, as of one record of all of them.
 
-    def _arrays(self, scalar_output: bool) -> dict[str, NDArray]:
-        """By name; samples [F, P, n], and [F, P, C, n] for z and g of several outputs."""
-        arrays: dict[str, NDArray] = {"field_times": np.array(self._recorded)} if self._recorded else {}
-        for key, values in self._kept.items():
+        By name; samples [F, P, n], and [F, P, C, n] for z and g of several outputs.
+        """
+        first = records[0]
+        found = {key: [value.numpy() for value in values] for key, values in first._arrays.items()}
+        for name, kept in first._whole.items():
+            for time in range(len(kept)):
+                whole = np.concatenate([record._whole[name][time].numpy() for record in records], axis=-1)
+                for key, value in first._made(name, whole).items():
+                    found.setdefault(key, []).append(value)
+        arrays: dict[str, NDArray] = {"field_times": np.array(first._recorded)} if first._recorded else {}
+        for key, values in found.items():
             stacked = np.array(values)
             of_one_output = scalar_output or key.startswith(("fields_h", "fields_phi"))
             arrays[key] = stacked[:, :, 0] if stacked.ndim == 4 and of_one_output else stacked

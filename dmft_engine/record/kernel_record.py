@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dmft_engine.factorisation import principal_axes
+from dmft_engine.state import Stateful
 
 MOST_ROTATED = 1024
 """Width up to which a factor is compressed by its principal axes, which takes less than a second."""
@@ -17,20 +20,27 @@ ROWS_AT_A_TIME = 256
 """Rows of a kernel that are multiplied out between two looks at whether to go on."""
 
 
-class FactoredKernel:
+class FactoredKernel(Stateful):
     """A kernel <a(t) a(s)> averaged over replicas and neurons, from coordinates at each time.
 
     Coordinates of all times in one orthonormal basis are a factor: <a(t) a(s)> = c(t) c(s)^T / S.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("_columns",)
 
     def __init__(self, samples: int) -> None:
         self._samples = samples
         self._columns: list[Tensor] = []
 
     @property
-    def recorded(self) -> bool:
-        """Whether any time was kept."""
-        return bool(self._columns)
+    def width(self) -> int:
+        """Coordinates kept; 0 if no time was."""
+        return self._columns[-1].shape[-1] if self._columns else 0
+
+    @property
+    def members(self) -> int:
+        """Replicas; 0 if no time was kept."""
+        return len(self._columns[-1]) if self._columns else 0
 
     def record(self, coordinates: list[Tensor]) -> None:
         """Keep one time's coordinates: one [R, P, k] for each output; k may have grown."""
@@ -38,17 +48,42 @@ class FactoredKernel:
         padded = [torch.nn.functional.pad(block, (0, width - block.shape[-1])) for block in coordinates]
         self._columns.append(torch.stack(padded, dim=2))
 
-    def take_factors(self) -> Tensor:
-        """[R, K, P, C, k]: each replica's kernel is factor factor^T. K is the number of times.
-
-        The record is empty afterwards: of a long solve, it is most of the memory.
-        """
+    def factors(self) -> Tensor:
+        """[R, K, P, C, k]: each replica's kernel is factor factor^T. K is the number of times."""
         replicas, points, outputs, width = self._columns[-1].shape
         stacked = self._columns[-1].new_zeros(replicas, len(self._columns), points, outputs, width)
         for time, column in enumerate(self._columns):
             stacked[:, time, ..., : column.shape[-1]] = column
-        self._columns.clear()
         return stacked.mul_(self._samples**-0.5)
+
+
+@dataclass(frozen=True)
+class LateFactors:
+    """Factors of one layer's kernel that are made when it is written: of a long solve, they are much of the
+    memory.
+
+    Attributes:
+        make: makes the factors [R, K, A, C or 1, k] of each member's kernel.
+        width: R k, as far as that is known beforehand: what writing them will cost.
+    """
+
+    make: Callable[[], np.ndarray]
+    width: int = 0
+
+
+def merged_factors(kernels: Sequence[FactoredKernel]) -> LateFactors:
+    """Of records of the same times, their members one after another; none of them empty."""
+
+    def make() -> np.ndarray:
+        factors = [kernel.factors().cpu().numpy() for kernel in kernels]
+        if len(factors) == 1:
+            return factors[0]
+        widest = max(factor.shape[-1] for factor in factors)
+        no_padding = [(0, 0)] * 4
+        return np.concatenate([np.pad(f, [*no_padding, (0, widest - f.shape[-1])]) for f in factors])
+
+    members = sum(kernel.members for kernel in kernels)
+    return LateFactors(make, members * max(kernel.width for kernel in kernels))
 
 
 def mean_factor(factors: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from torch import Tensor
 from dmft_engine.factorisation import pseudo_inverse
 from dmft_engine.model.activations import Activation
 from dmft_engine.model.fields import Fields
+from dmft_engine.state import Stateful
 from dmft_engine.weights.matrices import RevealedMatrix
 
 DEPENDENT = 1e-4
@@ -43,8 +45,10 @@ def equal_time_responses(activation: Activation, fields: Fields) -> list[Tensor]
 
 
 @dataclass
-class ResponseRecord:
+class ResponseRecord(Stateful):
     """What one hidden matrix has shown, step by step; tensors [R, points (times outputs), k]."""
+
+    kept: ClassVar[tuple[str, ...]] = ("alpha", "beta", "phi", "g", "equal_time")
 
     sigma: float
     points: int

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmft_engine.problem import Problem
+from dmft_engine.record.kernel_record import LateFactors
 from dmft_schema import Diagnostics, JobError, JobStatus, ResultDocument, Summary
 from dmft_schema.kernels import kernel_slice
 from dmft_schema.observables import (
@@ -38,9 +39,9 @@ class Solution:
     Attributes:
         predictions: [R, T, A, C].
         kernel_steps: K steps.
-        phi: by layer l = 1..L, factors [R, K, A, 1, k] of each member's kernel, or what makes them; empty if
-            not asked.
-        g: by layer, factors [R, K, A, C, k].
+        phi: by layer l = 1..L, what makes factors [R, K, A, 1, k] of each member's kernel; empty if not
+            asked.
+        g: by layer, what makes factors [R, K, A, C, k].
         ntk: [K, P, C, P, C] mean over members, or None.
         ntk_standard_error: the same shape, or None.
         arrays: what goes into the result as it is, by its name there.
@@ -57,8 +58,8 @@ class Solution:
 
     predictions: NDArray
     kernel_steps: list[int]
-    phi: list[Any]
-    g: list[Any]
+    phi: list[LateFactors]
+    g: list[LateFactors]
     ntk: NDArray | None = None
     ntk_standard_error: NDArray | None = None
     arrays: Arrays = field(default_factory=dict)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from dmft_engine.model.activations import Activation
 from dmft_engine.model.fields import Fields, Scales
 from dmft_engine.problem import Problem
 from dmft_engine.record.field_record import FieldRecord
-from dmft_engine.record.kernel_record import FactoredKernel
+from dmft_engine.record.kernel_record import FactoredKernel, LateFactors, merged_factors
 from dmft_engine.record.responses import ResponseRecord, equal_time_responses
 from dmft_engine.record.solution import Solution, standard_error
+from dmft_engine.state import Stateful
 from dmft_engine.weights.matrices import RevealedMatrix
 from dmft_engine.weights.weights import Weights
 
@@ -29,7 +31,7 @@ NO_NTK = (
 
 
 @dataclass
-class Trajectory:
+class Trajectory(Stateful):
     """R replicas (or ensemble members) of one problem, step by step.
 
     Attributes:
@@ -43,6 +45,20 @@ class Trajectory:
         basis_sizes: directions held at the last step.
         notes: for the diagnostics.
     """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "phi",
+        "g",
+        "fields",
+        "responses",
+        "predictions",
+        "kernel_steps",
+        "ntk_sum",
+        "ntk_squares",
+        "dropped",
+        "basis_sizes",
+        "notes",
+    )
 
     phi: list[FactoredKernel]
     g: list[FactoredKernel]
@@ -120,7 +136,7 @@ class Trajectory:
             self.ntk_squares.append(ntk.square().sum(0).permute(1, 0, 3, 2))
 
     def solution(self, problem: Problem) -> Solution:
-        """What was recorded, which this trajectory forgets."""
+        """What was recorded."""
         return self.merge([self], problem)
 
     def _response_arrays(self, problem: Problem, layer: int, check: Callable[[], None]) -> dict[str, NDArray]:
@@ -140,14 +156,14 @@ class Trajectory:
 
     @staticmethod
     def merge(runs: list[Trajectory], problem: Problem) -> Solution:
-        """Runs of the same length as one set of members; their kernels are moved, not copied."""
+        """Runs of the same length as one set of members; of their kernels, what makes the factors."""
         predictions = np.concatenate([torch.stack(run.predictions, dim=1).cpu().numpy() for run in runs])
         ntk = ntk_error = None
         if runs[0].ntk_sum:
             ntk, ntk_error = _mean_and_error(runs, predictions.shape[0])
         return Solution(
             predictions=predictions,
-            kernel_steps=runs[0].kernel_steps,
+            kernel_steps=list(runs[0].kernel_steps),
             phi=_merged([run.phi for run in runs]),
             g=_merged([run.g for run in runs]),
             ntk=ntk,
@@ -162,20 +178,9 @@ class Trajectory:
         )
 
 
-def _merged(kernels: list[list[FactoredKernel]]) -> list[NDArray]:
-    """Factors [R, K, P, C, k] by layer, the runs' members one after another."""
-    merged = []
-    for layer in zip(*kernels, strict=True):
-        factors = [kernel.take_factors().cpu().numpy() for kernel in layer if kernel.recorded]
-        if not factors:
-            continue
-        if len(factors) == 1:
-            merged.append(factors[0])
-            continue
-        width = max(factor.shape[-1] for factor in factors)
-        no_padding = [(0, 0)] * 4
-        merged.append(np.concatenate([np.pad(f, [*no_padding, (0, width - f.shape[-1])]) for f in factors]))
-    return merged
+def _merged(kernels: list[list[FactoredKernel]]) -> list[LateFactors]:
+    """By layer, the runs' members one after another; of runs that kept the same times."""
+    return [merged_factors(layer) for layer in zip(*kernels, strict=True) if all(k.members for k in layer)]
 
 
 def _mean_and_error(runs: list[Trajectory], members: int) -> tuple[NDArray, NDArray | None]:

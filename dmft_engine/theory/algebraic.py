@@ -19,6 +19,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dmft_engine.state import State
+
 
 class ConstantKernel:
     """H^0 = K^x at all times."""
@@ -45,6 +47,14 @@ class GrowingKernel:
     def __init__(self, steps: int, size: int, like: Tensor) -> None:
         self._size = size
         self.all = like.new_zeros(steps * size, steps * size)
+
+    def known(self, time: int) -> Tensor:
+        """H(t, s) for t, s < time, copied."""
+        return self.all[: time * self._size, : time * self._size].clone()
+
+    def set_known(self, kernel: Tensor) -> None:
+        """Take what `known` gave."""
+        self.all[: len(kernel), : len(kernel)] = kernel
 
     def set_row(self, time: int, row: Tensor) -> None:
         """Store H(t, s) for s <= t, [size, (t + 1) size], and its mirror image."""
@@ -84,6 +94,33 @@ class LinearLayer:
         self._own = like.new_zeros(steps * outputs, steps * outputs)  # R'
         self._bh = like.new_zeros(steps * outputs, steps * points)  # B^{l-1} H^{l-1}
         self._x = like.new_zeros(points, 0)  # row t of R H^{l-1}
+
+    def state(self, time: int) -> State:
+        """All that is known before a step."""
+        n, m = time * self._points, time * self._outputs
+        return {
+            "h": self.h.known(time),
+            "g": self.g.known(time),
+            "a": self.a[:n, :m].clone(),
+            "b": self.b[:m, :n].clone(),
+            "c": self._c[:n, :m].clone(),
+            "own": self._own[:m, :m].clone(),
+            "bh": self._bh[:m, :n].clone(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Know what the layer knew that gave this state; there may be more steps to come than it had."""
+        self.h.set_known(state["h"])
+        self.g.set_known(state["g"])
+        for name, matrix in (
+            ("a", self.a),
+            ("b", self.b),
+            ("c", self._c),
+            ("own", self._own),
+            ("bh", self._bh),
+        ):
+            kept = state[name]
+            matrix[: kept.shape[0], : kept.shape[1]] = kept
 
     def up(self, t: int, coupling: Tensor, g_above: Tensor) -> None:
         """Row t of A^l and H^l.
@@ -152,6 +189,21 @@ class LinearTheory:
         # G^{L+1}: the readouts of different outputs are independent.
         self._readout = torch.eye(outputs).to(kernel).repeat(steps, steps)
         self._errors = kernel.new_zeros(steps, self._points, outputs)
+
+    def state(self) -> State:
+        """All that is known between two steps."""
+        return {
+            "time": self._time,
+            "errors": self._errors[: self._time].clone(),
+            "layers": [layer.state(self._time) for layer in self.layers],
+        }
+
+    def restore(self, state: State) -> None:
+        """Know what the theory knew that gave this state; there may be more steps to come than it had."""
+        self._time = state["time"]
+        self._errors[: self._time] = state["errors"]
+        for layer, kept in zip(self.layers, state["layers"], strict=True):
+            layer.restore(kept)
 
     def _g_above(self, index: int) -> Tensor:
         return self.layers[index + 1].g.all if index + 1 < len(self.layers) else self._readout

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from dmft_engine.model.losses import LOSSES
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.populations.sampling import SobolNormals, seed_of
 from dmft_engine.problem import Problem
+from dmft_engine.state import State, Stateful
 from dmft_engine.theory.gaussian_kernels import initial_kernels
 from dmft_engine.theory.single_neuron import Couplings, Moments, sweep
 from dmft_engine.training.stability import Stability
@@ -91,7 +93,7 @@ class Draws:
         return torch.randn(self.replicas, part.stop - part.start, width, generator=generator)
 
 
-class Iteration:
+class Iteration(Stateful):
     """The state of the iteration.
 
     Attributes:
@@ -99,6 +101,8 @@ class Iteration:
         predictions: f rolled out with their NTK, [R, T, A, C].
         stability: of gradient descent with the kernel at t = 0.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("predictions", "stability", "_weighted")
 
     def __init__(self, problem: Problem, device: str, dtype: torch.dtype, draws: Draws) -> None:
         """Start from the lazy limit: kernels of initialisation at all times, no responses.
@@ -124,6 +128,14 @@ class Iteration:
         self.stability = Stability(problem.training)
         self._weighted = self._like
         self._start()
+
+    def state(self) -> State:
+        layers = [[kernel.clone() for kernel in layer.all] for layer in self.layers]
+        return super().state() | {"layers": layers}
+
+    def restore(self, state: State) -> None:
+        super().restore(state)
+        self.layers = [Kernels(*(kernel.clone() for kernel in layer)) for layer in state["layers"]]
 
     def advance(self, damping: float) -> float:
         """Iterate once. Returns how far the estimates lie from the kernels they were made with."""

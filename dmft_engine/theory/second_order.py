@@ -9,7 +9,8 @@ the noise of first order, since both runs draw the same random vector for the sa
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from dmft_engine.model.losses import reported_and_errors
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
 from dmft_engine.record.trajectory import Trajectory
-from dmft_engine.training.gradient_descent import descend
+from dmft_engine.state import State, Stateful
+from dmft_engine.training.gradient_descent import Descent
 from dmft_engine.training.reporter import Reporter
+from dmft_engine.training.trainer import Trainer
 from dmft_engine.training.training_run import TrainingRun
 from dmft_engine.weights.initialisation import joint_kernel, revealed_weights
 from dmft_engine.weights.weights import Weights
@@ -35,12 +38,26 @@ CHANGES = (1e-6, 1e-3)
 """Of the NTK in a run, relative: less is near what the bases leave out, more is no longer second order."""
 
 ATTEMPTS = 6
+SIGNS = (1, -1)
 TOLERANCE = 1e-5
 """Of the bases: far below epsilon. (At 1e-7 K_1 is the same to 1e-5, for fifty times the time.)"""
 
 
 class SecondOrder(Protocol):
     """K_1 of R members (1 if exact), for A points of which P train, and C outputs."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it is known."""
+
+    def advance(self, reporter: Reporter) -> None:
+        """Go on towards it, one step of training at most; see Method.advance."""
+
+    def state(self) -> State:
+        """See Method.state."""
+
+    def restore(self, state: State, reporter: Reporter) -> None:
+        """See Method.restore."""
 
     def ntk(self, step: int) -> NDArray:
         """[R, A, C, A, C] at one time."""
@@ -70,6 +87,19 @@ class ClosedForm:
             weighted = recipe.weights(step)[:, None] * errors
             moment = moment + weighted @ v.T
             v = v + weighted
+
+    @property
+    def done(self) -> bool:
+        return True
+
+    def advance(self, reporter: Reporter) -> None:
+        raise AssertionError("it is known from the beginning")
+
+    def state(self) -> State:
+        return {}
+
+    def restore(self, state: State, reporter: Reporter) -> None:
+        pass
 
     def ntk(self, step: int) -> NDArray:
         """sum_l (H_1^l + G_1^{l+1} K^x)."""
@@ -112,6 +142,8 @@ class _LazyRun(TrainingRun):
         ntk: K(t, t) of all points, [R, C, A, C, A] at each step.
     """
 
+    kept: ClassVar[tuple[str, ...]] = (*TrainingRun.kept, "ntk")
+
     def __init__(
         self,
         problem: Problem,
@@ -137,52 +169,131 @@ class _LazyRun(TrainingRun):
         return self._lazy[step].expand(len(fields.output), -1, -1)
 
 
+@dataclass
+class _Record(Stateful):
+    """What is kept of a run at one sign of epsilon."""
+
+    kept: ClassVar[tuple[str, ...]] = ("trajectory", "ntk")
+
+    trajectory: Trajectory
+    ntk: list[Tensor]
+
+
 class BySampling:
     """Any network, by the solver of `dmft` at +-epsilon."""
 
-    def __init__(self, problem: Problem, lazy: NDArray, reporter: Reporter, device: str) -> None:
-        """`lazy` [T, A, C]: predictions of the lazy dynamics.
+    def __init__(self, problem: Problem, lazy: NDArray, device: str) -> None:
+        """`lazy` [T, A, C]: predictions of the lazy dynamics."""
+        assert isinstance(problem.method, PerturbationMethod)
+        self._problem = problem
+        self._method = problem.method
+        self._device = device
+        self._lazy = torch.from_numpy(lazy).to(joint_kernel(problem, device))
+        self._epsilon = EPSILON
+        self._attempts = 1
+        self._records: list[_Record] = []
+        """Of the runs that have ended."""
+        self._trainer: Trainer | None = None
+        self._ntk: NDArray | None = None
+        self._factors: list[dict[str, list[NDArray]]] = []
+
+    @property
+    def done(self) -> bool:
+        return self._ntk is not None
+
+    def advance(self, reporter: Reporter) -> None:
+        """See SecondOrder.
 
         Raises:
             Exhausted: too few samples for the directions visited.
         """
-        method = problem.method
-        assert isinstance(method, PerturbationMethod)
-        f = torch.from_numpy(lazy).to(joint_kernel(problem, device))
-        self._epsilon = EPSILON
-        for _ in range(ATTEMPTS):
-            mean = self._mean_ntk(problem, method, f, reporter, device)
-            # At t = 0 nothing has moved: the sampled K_0.
-            change = mean - mean[:1]
-            moved = float(change.abs().max() / mean[0].abs().max())
-            if moved == 0 or CHANGES[0] <= moved <= CHANGES[1]:
-                break
-            # What is small depends on the scales of kernel and targets; changes go as the square of epsilon.
-            aim = math.sqrt(CHANGES[0] * CHANGES[1])
-            self._epsilon *= math.sqrt(aim / moved) if math.isfinite(moved) else 0.1
-            reporter.restart(f"again with epsilon = {self._epsilon:.1e}: kernels changed by {moved:.1e}")
-        self._ntk = (change / self._epsilon**2).permute(0, 1, 3, 2, 5, 4).cpu().numpy()
+        if self._trainer is not None and self._trainer.done:
+            self._finish_run()
+        if len(self._records) == len(SIGNS):
+            return self._conclude(reporter)
+        if self._trainer is None:
+            self._trainer = self._begin(reporter)
+        self._trainer.advance()
 
-    def _mean_ntk(
-        self, problem: Problem, method: PerturbationMethod, f: Tensor, reporter: Reporter, device: str
-    ) -> Tensor:
-        """K(t, t) in the mean over both signs, [T, R, C, A, C, A]; keeps the factors of phi and g."""
+    def _begin(self, reporter: Reporter) -> Trainer:
+        """Weights at t = 0 for the next sign of epsilon."""
+        method = self._method
         samples = method.samples // method.replicas
-        ntks, self._factors = [], []
-        for strength in (self._epsilon, -self._epsilon):
-            trajectory = Trajectory.empty(problem, samples)
-            weights = revealed_weights(
-                problem, method.replicas, samples, TOLERANCE, method.seed, torch.float64, device, True
-            )
-            run = _LazyRun(problem, weights, trajectory, reporter, f, strength)
-            descend(run)
-            ntks.append(torch.stack(run.ntk))
-            solution = trajectory.solution(problem)
-            self._factors.append({"phi": solution.phi, "g": solution.g})
-        self._steps = solution.kernel_steps
-        return (ntks[0] + ntks[1]) / 2
+        weights = revealed_weights(
+            self._problem,
+            method.replicas,
+            samples,
+            TOLERANCE,
+            method.seed,
+            torch.float64,
+            self._device,
+            True,
+        )
+        trajectory = Trajectory.empty(self._problem, samples)
+        strength = SIGNS[len(self._records)] * self._epsilon
+        return Descent(_LazyRun(self._problem, weights, trajectory, reporter, self._lazy, strength))
+
+    def _finish_run(self) -> None:
+        """Keep the record of a run that has ended, and nothing else."""
+        assert self._trainer is not None
+        run = self._trainer.run
+        assert isinstance(run, _LazyRun)
+        self._records.append(_Record(run.trajectory, run.ntk))
+        self._trainer = None
+
+    def _conclude(self, reporter: Reporter) -> None:
+        """Take the two runs as they are, or begin two others with a better epsilon."""
+        one, other = (torch.stack(record.ntk) for record in self._records)
+        mean = (one + other) / 2  # [T, R, C, A, C, A]
+        # At t = 0 nothing has moved: the sampled K_0.
+        change = mean - mean[:1]
+        moved = float(change.abs().max() / mean[0].abs().max())
+        if moved == 0 or CHANGES[0] <= moved <= CHANGES[1] or self._attempts == ATTEMPTS:
+            self._take(change)
+            return
+        # What is small depends on the scales of kernel and targets; changes go as the square of epsilon.
+        aim = math.sqrt(CHANGES[0] * CHANGES[1])
+        self._epsilon *= math.sqrt(aim / moved) if math.isfinite(moved) else 0.1
+        self._attempts += 1
+        self._records.clear()
+        reporter.restart(f"again with epsilon = {self._epsilon:.1e}: kernels changed by {moved:.1e}")
+
+    def _take(self, change: Tensor) -> None:
+        """By how much the NTK has changed in the mean over both signs, [T, R, C, A, C, A]."""
+        self._ntk = (change / self._epsilon**2).permute(0, 1, 3, 2, 5, 4).cpu().numpy()
+        trajectories = [record.trajectory for record in self._records]
+        self._factors = [
+            {
+                name: [kernel.factors().cpu().numpy() for kernel in getattr(trajectory, name)]
+                for name in ("phi", "g")
+            }
+            for trajectory in trajectories
+        ]
+        self._steps = trajectories[0].kernel_steps
+
+    def state(self) -> State:
+        return {
+            "epsilon": self._epsilon,
+            "attempts": self._attempts,
+            "records": [record.state() for record in self._records],
+            "trainer": self._trainer.state() if self._trainer else None,
+            "done": self.done,
+        }
+
+    def restore(self, state: State, reporter: Reporter) -> None:
+        self._epsilon, self._attempts = state["epsilon"], state["attempts"]
+        samples = self._method.samples // self._method.replicas
+        for kept in state["records"]:
+            self._records.append(_Record(Trajectory.empty(self._problem, samples), []))
+            self._records[-1].restore(kept)
+        if state["trainer"] is not None:
+            self._trainer = self._begin(reporter)
+            self._trainer.restore(state["trainer"])
+        if state["done"]:
+            self._conclude(reporter)
 
     def ntk(self, step: int) -> NDArray:
+        assert self._ntk is not None, "not known yet"
         return self._ntk[step]
 
     def phi(self, layer: int, t: int, s: int) -> NDArray:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from dmft_engine.training.gradient_descent import descend
-from dmft_engine.training.gradient_flow import flow
+from dmft_engine.training.gradient_descent import Descent
+from dmft_engine.training.gradient_flow import Flow
+from dmft_engine.training.trainer import Trainer
 from dmft_engine.training.training_run import TrainingRun
 
-DYNAMICS: dict[str, Callable[[TrainingRun], None]] = {"gradient_descent": descend, "gradient_flow": flow}
-"""Each trains a run to its end, recording on the way; it raises Diverged or Cancelled."""
+DYNAMICS: dict[str, type[Trainer]] = {"gradient_descent": Descent, "gradient_flow": Flow}
 
 
-def train(run: TrainingRun) -> None:
+def trainer(run: TrainingRun) -> Trainer:
     """By the dynamics that the run's problem names."""
-    DYNAMICS[run.problem.training.dynamics](run)
+    return DYNAMICS[run.problem.training.dynamics](run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from dmft_engine.state import State
 from dmft_schema import Progress
 
 OnProgress = Callable[[Progress], None]
@@ -33,6 +34,22 @@ class Reporter:
         self._pieces = 0
         self._assembled = 0
         self._loss: float | None = None
+
+    def state(self) -> State:
+        """What was reported so far, and how long it took."""
+        return {
+            "elapsed": time.monotonic() - self._started,
+            "done": self._done,
+            "note": self._note,
+            "remarks": self._remarks,
+            "loss": self._loss,
+        }
+
+    def restore(self, state: State, steps: int) -> None:
+        """Go on reporting where the reporter was that gave this state, of so many steps in all."""
+        self._started = time.monotonic() - state["elapsed"]
+        self._steps, self._done = steps, state["done"]
+        self._note, self._remarks, self._loss = state["note"], state["remarks"], state["loss"]
 
     def restart(self, note: str, steps: int | None = None) -> None:
         """The method begins again, for the reason that `note` adds to all later messages.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from dmft_engine.errors import NotFinite, TooLittlePrecision
 from dmft_engine.model.fields import Fields
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
+from dmft_engine.state import Stateful
 
 ROUNDING_OF_SUMS = 4.0
 """Rounding of f in a step, over eps sigma |w| |phi| / (gamma0 sqrt(N)): of all layers' fields."""
@@ -72,7 +74,7 @@ def in_float64(imprecise: Imprecise) -> str:
 
 
 @dataclass
-class Rounding:
+class Rounding(Stateful):
     """Of one run, with weights that are stored in one dtype.
 
     Attributes:
@@ -81,6 +83,16 @@ class Rounding:
         dense: whether hidden matrices are stored whole, with entries of order 1 / sqrt(N).
         errors: estimated error of f at each recorded step.
     """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "errors",
+        "_sums",
+        "_lost",
+        "_changed",
+        "_change",
+        "_errors",
+        "_first",
+    )
 
     problem: Problem
     exact: bool
@@ -91,6 +103,8 @@ class Rounding:
     _changed: float = 0.0
     _change: float = 0.0
     _errors: Tensor | None = None
+    _first: list[float] = field(default_factory=list)
+    """What the first step was judged by."""
 
     def __post_init__(self) -> None:
         self._recipe = Recipe(self.problem.training, self.problem.data.points)
@@ -122,7 +136,8 @@ class Rounding:
         change = (len(fields.phi) + 1) * through_readout
         sums = ROUNDING_OF_SUMS * eps * sigma * length * activity / (gamma0 * neurons**0.5)
         if step == 0:
-            self._judge(eps, sums, relative, float(errors.abs().amax()))
+            self._first = [eps, sums, relative, float(errors.abs().amax())]
+            self._judge(*self._first)
         self._grow(change, errors.double())
         self._sums = math.hypot(self._sums, sums if self.exact else 0.0)
         self.errors.append(self._sums + ROUNDING_OF_CHANGES * eps * self._changed + self._lost)
@@ -130,6 +145,15 @@ class Rounding:
         lost = change * min(1.0, (eps / relative) ** 2) if relative else 0.0
         self._lost += lost if self.exact else min(1.0, gamma0) * lost
         self._changed += change
+
+    def judge_again(self) -> None:
+        """Judge what was observed in the first step by the problem's number of steps, which has changed.
+
+        Raises:
+            Imprecise, TooLittlePrecision: see `observe`.
+        """
+        if self._first:
+            self._judge(*self._first)
 
     def _rate(self, step: int) -> float:
         """Learning rate of one update; momentum makes of small ones a larger one."""

@@ -9,11 +9,13 @@ whose curvature is the same everywhere, a rate above it is known to be too large
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from dmft_engine.errors import Diverged
+from dmft_engine.state import Stateful
 from dmft_schema import Training
 
 DIVERGED_LOSS = 1e6
@@ -26,12 +28,14 @@ MOST_JUDGED = 2048
 """Points times outputs up to which the whole NTK is looked at; beyond it, one output's."""
 
 
-class Stability:
+class Stability(Stateful):
     """Judges the loss of one training run, and what its learning rate is to the largest stable one.
 
     Attributes:
         bound: largest stable learning rate with the kernel at t = 0; None where it is not known.
     """
+
+    kept: ClassVar[tuple[str, ...]] = ("_initial", "bound")
 
     def __init__(self, training: Training, bound: float | None = None) -> None:
         self._training = training

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from dmft_engine.model.losses import LOSSES
 from dmft_engine.model.networks import ARCHITECTURES, propagate
 from dmft_engine.problem import Problem
 from dmft_engine.record.trajectory import Trajectory
+from dmft_engine.state import Stateful
 from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.rounding import Imprecise, Rounding
 from dmft_engine.training.stability import Stability
@@ -19,7 +22,7 @@ from dmft_engine.weights.parameter import Update
 from dmft_engine.weights.weights import Weights
 
 
-class TrainingRun:
+class TrainingRun(Stateful):
     """What gradient descent and gradient flow share: they differ in when they move the weights.
 
     Attributes:
@@ -27,6 +30,15 @@ class TrainingRun:
         weights: trained in place.
         trajectory: holds all that was reached, also when training raises.
     """
+
+    kept: ClassVar[tuple[str, ...]] = (
+        "weights",
+        "trajectory",
+        "_initial_output",
+        "_rolled_out",
+        "_rounding",
+        "_stability",
+    )
 
     def __init__(
         self,
@@ -109,12 +121,11 @@ class TrainingRun:
         output = fields.output - self._initial_output if self._centred else fields.output
         return output / (self.problem.network.gamma0 * self.weights.layers[0].samples)
 
-    def record(self, step: int, fields: Fields, f: Tensor) -> None:
-        """Keep what is wanted of a recorded time, and report it.
+    def record(self, step: int, fields: Fields, f: Tensor) -> float:
+        """Keep what is wanted of a recorded time. Returns its loss.
 
         Raises:
             Diverged: the loss is not finite or has exploded.
-            Cancelled: the caller asked to stop.
             Imprecise, TooLittlePrecision: see Rounding.
         """
         at_training = f[:, : self.problem.data.points]
@@ -127,6 +138,14 @@ class TrainingRun:
             if len(self.trajectory.predictions) > recorded:
                 self.trajectory.forget_step()
             raise self._left_the_numbers(step) from None
+        return loss
+
+    def report(self, loss: float) -> None:
+        """Report the time that was last recorded.
+
+        Raises:
+            Cancelled: the caller asked to stop.
+        """
         self._reporter.step("training", loss, max(self.trajectory.basis_sizes.values()))
 
     def _keep(self, step: int, fields: Fields, f: Tensor) -> None:

@@ -109,7 +109,7 @@ _PARTS = ("nodes", "populations", "vectors", "matrices")
 
 
 @dataclass
-class Weights:
+class Weights(Stateful):
     """All weights of one network, and the layers whose fields they make.
 
     Attributes:

@@ -152,7 +152,10 @@ def sampled_second_order(problem: Problem) -> tuple[np.ndarray, BySampling]:
     silent = Reporter(2 * problem.training.steps, None, None)
     with torch.no_grad():
         lazy.run(silent)
-        return lazy.predictions, BySampling(problem, lazy.predictions, silent, "cpu")
+        second = BySampling(problem, lazy.predictions, "cpu")
+        while not second.done:
+            second.advance(silent)
+    return lazy.predictions, second
 
 
 def test_second_order_by_sampling_meets_the_closed_form(accuracy: Accuracy) -> None:

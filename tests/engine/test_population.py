@@ -12,7 +12,7 @@ from dmft_engine import Problem
 from dmft_engine.populations.population import Exhausted, Population
 from dmft_engine.populations.subspace import Subspace
 from dmft_engine.record.trajectory import Trajectory
-from dmft_engine.training.dynamics import train
+from dmft_engine.training.dynamics import trainer
 from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.training_run import TrainingRun
 from dmft_engine.weights.initialisation import joint_kernel, revealed_weights
@@ -146,8 +146,10 @@ def test_a_solve_that_fills_its_populations_keeps_them_orthonormal() -> None:
         "exact",
         joint_kernel(problem, "cpu"),
     )
+    training = trainer(run)
     with torch.no_grad():
-        train(run)
+        while not training.done:
+            training.advance()
     for layer in weights.layers:
         assert departure(layer.population.known.basis) < 1e-12
     # phi and g, columns of the matrix from below and rows of that above: nothing is known twice.
