@@ -53,7 +53,8 @@ def is_longer(problem: Problem, state: State) -> bool:
             continue
         for field in fields.keys() | kept["sections"][section].keys():
             now, before = fields.get(field), kept["sections"][section].get(field)
-            if now != before and field not in MAY_CHANGE.get(section, ()):
+            may_change = field in MAY_CHANGE.get(section, ()) or _now_named(section, field, before)
+            if now != before and not may_change:
                 what = "the data" if section == "data" else f"{section}.{field} {now!r}, not {before!r}"
                 raise CannotResume(f"this state is of another problem: the one given has {what}")
     before, now = (sections["training"]["steps"] for sections in (kept["sections"], own["sections"]))
@@ -87,6 +88,11 @@ def check_longer(problem: Problem, state: State) -> None:
                 f"outputs.{field} must name the steps that were kept before, {kept['kept'][name]}, and no "
                 f"others below {steps} (negative ones count from the end)"
             )
+
+
+def _now_named(section: str, field: str, before: Any) -> bool:
+    """Whether a method chose the number of its samples itself: it knows whether it is the one now named."""
+    return (section, field) == ("method", "samples") and before is None
 
 
 def _fewer_iterations(own: dict[str, Any], kept: dict[str, Any]) -> bool:

@@ -133,9 +133,11 @@ class Dmft(Method):
         }
 
     def restore(self, state: State, reporter: Reporter, longer: bool) -> None:
-        if self._begun_with != state["begun_with"]:
+        named = self._method.samples
+        if self._begun_with != (state["begun_with"] if named is None else state["samples"]):
             raise StartOver(
-                f"a run of so many steps begins with {self._begun_with} samples, not {state['begun_with']}"
+                f"this run begins with {self._begun_with} samples, that before had {state['samples']}: name "
+                f"method.samples {state['samples']} to go on with them"
             )
         self._samples, self._notes = state["samples"], list(state["notes"])
         self._in_dtype(getattr(torch, state["dtype"]))

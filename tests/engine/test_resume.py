@@ -1,4 +1,4 @@
-"""A run is a state and a step: stopped after any step, it goes on bit for bit, here and in another process."""
+"""A run is a state and a step: stopped anywhere, it goes on bit for bit, here and in another process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ import torch
 
 from dmft_engine import CannotResume, Problem, Result, Solving, solve
 from dmft_engine.errors import EngineError
-from dmft_schema import JobStatus, Progress
+from dmft_engine.methods import method_for
+from dmft_engine.record.assembly import assemble
+from dmft_engine.training.reporter import Reporter
+from dmft_schema import JobStatus, Progress, SolveRequest
+from dmft_schema.extension import extended
 from dmft_schema.memory import CHUNK_BYTES, Demand
 from tests.problems import request
 
@@ -93,7 +97,7 @@ def small_parts(name: str) -> Iterator[None]:
     """What makes a case of its name: chunks of one network, populations that are too small at first."""
     with pytest.MonkeyPatch.context() as patch:
         if "parts" in name:
-            patch.setitem(CHUNK_BYTES, "finite_width", 60_000)
+            patch.setitem(CHUNK_BYTES, "finite_width", 12_000)
         if "more samples" in name:
             patch.setattr(Demand, "enough_samples", property(lambda demand: 64))
         yield
@@ -165,6 +169,160 @@ def test_the_cases_take_the_ways_they_are_named_for() -> None:
     assert "converged in" in notes("alternating, converged")
     with small_parts("networks in parts"):
         assert len(Solving(problem("networks in parts"))._method._chunks) == 3  # type: ignore[attr-defined]
+
+
+GOES_ON = {
+    name
+    for name in CASES
+    if not name.startswith(("alternating", "expansion", "networks in parts"))
+    and name not in ("limit, batches and a schedule", "lazy, flow", "diverges")
+} | {"limit, batches"}
+"""Whose longer run passes through the shorter."""
+
+
+def shorter(name: str, steps: int) -> SolveRequest:
+    """A case's request, with fewer steps and no times beyond them."""
+    asked = CASES.get(name) or sections(DMFT, training={**BATCHES, "schedule": "constant"})
+    outputs = {
+        key: [time for time in value if time < steps] if key.endswith("times") else value
+        for key, value in asked.get("outputs", {}).items()
+    }
+    return request(**asked | {"training": asked["training"] | {"steps": steps}, "outputs": outputs})
+
+
+@pytest.mark.parametrize("name", sorted({*CASES, "limit, batches"} - {"diverges"}))
+def test_a_finished_run_goes_on_to_more_steps(name: str) -> None:
+    """Exactly as one longer run; where its numbers are no part of that, it begins again by itself."""
+    with small_parts(name):
+        asked = shorter(name, 4)
+        states: list[dict[str, Any]] = []
+        done = solve(Problem.from_request(asked), checkpoint=lambda solving: states.append(solving.state()))
+        longer = Problem.from_request(extended(asked, 7, done.diagnostics.samples))
+        whole = outcome(solve(longer))
+        going_on = Solving(longer, resume=states[-1])
+        assert going_on.resumed == (name in GOES_ON)
+        check_same(outcome(solve(longer, resume=states[-1])), whole, name)
+
+
+def test_what_was_taken_does_not_move_with_the_run() -> None:
+    for name in ("limit, momentum and decay", "networks, flow", "expansion", "linear"):
+        taken: list[tuple[dict[str, Any], bytes]] = []
+
+        def keep(solving: Solving, taken: list[tuple[dict[str, Any], bytes]] = taken) -> None:
+            state = solving.state()
+            taken.append((state, written(state)))
+
+        given = problem(name)
+        whole = outcome(solve(given, checkpoint=keep))
+        for state, at_once in taken:
+            assert written(state) == at_once, name
+        solve(given, resume=taken[1][0])
+        check_same(outcome(solve(given, resume=taken[1][0])), whole, name)
+
+
+@pytest.mark.parametrize("name", ["limit", "limit, flow", "linear", "lazy", "expansion", "networks in parts"])
+def test_a_cancelled_run_goes_on_from_where_it_stopped(name: str) -> None:
+    given = problem(name)
+    heard: list[Progress] = []
+    states: list[dict[str, Any]] = []
+    with small_parts(name):
+        whole = outcome(solve(given))
+        cancelled = solve(
+            given,
+            heard.append,
+            lambda: len(heard) == 4,
+            checkpoint=lambda solving: states.append(solving.state()),
+        )
+        assert cancelled.status is JobStatus.CANCELLED
+        again: list[Progress] = []
+        check_same(outcome(solve(given, again.append, resume=states[-1])), whole, name)
+    # Progress goes on as well.
+    assert again[0].step == 5
+    assert again[0].fraction > heard[3].fraction
+
+
+def test_seconds_of_all_parts_are_counted() -> None:
+    given = problem("linear")
+    _, states = with_states(given)
+    state = read(states[2])
+    state["seconds"] = 1000.0
+    assert 1000.0 < solve(given, resume=state).diagnostics.wall_seconds < 2000.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"network": {**NETWORK, "gamma0": 0.81}}, "network.gamma0 0.81, not 0.8"),
+        ({"training": {**TRAINING, "learning_rate": 0.2}}, "training.learning_rate 0.2, not 0.3"),
+        ({"training": {**TRAINING, "steps": 5}}, "cannot have fewer"),
+        ({"method": DMFT | {"seed": 1}}, "method.seed 1, not 0"),
+        ({"method": DMFT | {"samples": 1024}}, "method.samples 1024, not 512"),
+        ({"method": FINITE}, "method."),
+        ({"data": DATA | {"targets": [1, -1, 1, 1]}}, "the data"),
+        ({"outputs": {"kernels": ["phi"]}}, "outputs.kernels"),
+        ({"outputs": TIMES}, "other kernel_times or field_times"),
+        ({"outputs": {"field_times": [1]}}, "other kernel_times or field_times"),
+    ],
+)
+def test_a_state_of_another_problem_is_refused(changes: dict[str, Any], named: str) -> None:
+    state = Solving(problem("limit")).state()
+    with pytest.raises(CannotResume, match=named):
+        Solving(problem("limit", **changes), resume=state)
+
+
+def test_a_state_of_another_version_is_refused() -> None:
+    state = Solving(problem("limit")).state()
+    state["identity"]["numerics"] = "0"
+    with pytest.raises(CannotResume, match="version 0"):
+        Solving(problem("limit"), resume=state)
+
+
+def test_alternating_goes_on_to_more_iterations_and_not_to_fewer() -> None:
+    given = problem("alternating")
+    _, states = with_states(given)
+    more = problem("alternating", method={**CASES["alternating"]["method"], "max_iterations": 6})
+    check_same(outcome(solve(more, resume=read(states[-1]))), outcome(solve(more)), "more")
+    fewer = problem("alternating", method={**CASES["alternating"]["method"], "max_iterations": 3})
+    with pytest.raises(CannotResume, match="max_iterations"):
+        Solving(fewer, resume=read(states[-1]))
+
+
+def test_a_failed_run_goes_on_from_before_only() -> None:
+    solving = Solving(problem("diverges"))
+    while not solving.ended:
+        solving.advance()
+    assert solving.status is JobStatus.FAILED
+    with pytest.raises(EngineError, match="take an earlier one"):
+        solving.state()
+
+
+@pytest.mark.parametrize("name", ["limit, responses and fields", "networks in parts", "expansion", "linear"])
+def test_a_solution_takes_nothing_away(name: str) -> None:
+    with small_parts(name):
+        given = problem(name)
+        solver = method_for(given, "cpu")
+        with torch.no_grad():
+            solver.run(Reporter(solver.work, None, None))
+        silent = Reporter(1, None, None)
+        first, second = (
+            assemble(given, solver.solution(), JobStatus.SUCCEEDED, None, "cpu", silent) for _ in range(2)
+        )
+    check_same(outcome(first), outcome(second), name)
+
+
+@pytest.mark.parametrize(
+    ("named", "before", "now", "expected"),
+    [("all", 5, 9, "all"), ([0, 3], 5, 9, [0, 3]), ([0, -1], 5, 9, [0, 4, 8]), ([-5, -1], 5, 6, [0, 4, 5])],
+)
+def test_an_extended_request_keeps_the_times_that_were_kept(
+    named: Any, before: int, now: int, expected: Any
+) -> None:
+    given = request(DATA, training={"steps": before}, outputs={"kernel_times": named})
+    longer = extended(given, now, 1024)
+    assert longer.outputs.kernel_times == expected
+    assert (longer.training.steps, longer.method.samples) == (now, 1024)  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="must be more"):
+        extended(given, before)
 
 
 def finish(folder: str) -> None:
