@@ -159,8 +159,8 @@ def solve(
         device: a torch device, such as cpu or cuda.
         resume: what Solving.state() gave, of this problem or of the same one with fewer steps. The result is
             bit for bit that of one solve without a stop, on the same kind of device with the same number of
-            threads. Where what was done is no part of the longer run (docs/checkpoints.md), it begins again, and
-            says so in its progress.
+            threads. Where what was done is no part of the longer run (docs/checkpoints.md), it begins
+            again, and says so in its progress.
         checkpoint: called after each step, the last included, and after a cancelled one; it may take the
             state, which costs a copy of all memory, and look whether the solve has ended.
 
