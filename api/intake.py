@@ -84,7 +84,17 @@ class Intake:
                     start.clear()
                     async for chunk in stream:
                         file.write(chunk)
-                return await self._in_process(partial(_work_on, work, path, arguments))
+                return await self._in_process(partial(_work_on, work, path, arguments), _BODY_TOO_MUCH)
+
+    async def aside(self, user_id: str, work: Callable[..., T], *arguments: Any, too_much: Problem) -> T:
+        """work(context, *arguments) in such a process, for what would hold up everybody here.
+
+        Raises:
+            Problem: what `work` refuses; `too_much` if it takes more memory or time than one gets; 503 if
+                it is too long until this user's turn.
+        """
+        async with self._turn_of(user_id):
+            return await self._in_process(partial(_work, work, arguments), too_much)
 
     @asynccontextmanager
     async def _turn_of(self, user_id: str) -> AsyncIterator[None]:
@@ -98,7 +108,7 @@ class Intake:
             if not self._waiting[user_id]:
                 del self._waiting[user_id], self._turns[user_id]
 
-    async def _in_process(self, task: Callable[[Any], T]) -> T:
+    async def _in_process(self, task: Callable[[Any], T], too_much: Problem) -> T:
         helper = await self._free.get()
         try:
             loop = asyncio.get_running_loop()
@@ -109,6 +119,8 @@ class Intake:
         # Whoever asked may be gone before it is done; the process is free only then.
         running.add_done_callback(lambda _: self._free.put_nowait(helper))
         outcome = await asyncio.shield(running)
+        if isinstance(outcome, _TooMuch):
+            raise too_much
         if isinstance(outcome, Exception):
             raise outcome
         return cast(T, outcome)
@@ -141,7 +153,7 @@ class _Helper:
         except (EOFError, OSError):
             logger.warning("a process that worked on a large body has ended", exc_info=True)
         self.end()
-        return _too_much()
+        return _TooMuch()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -173,9 +185,13 @@ async def _patiently(turn: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[No
         turn.release()
 
 
-def _too_much() -> Problem:
-    detail = "the body takes more memory than the server gives to one: send fewer numbers"
-    return Problem(413, "body_too_large", detail)
+class _TooMuch(Exception):
+    """It took more memory or time than one piece of work gets."""
+
+
+_BODY_TOO_MUCH = Problem(
+    413, "body_too_large", "the body takes more memory than the server gives to one: send fewer numbers"
+)
 
 
 # In a process for large bodies
@@ -200,13 +216,17 @@ def _outcome(task: Callable[[Any], Any], context: Any) -> Any:
     try:
         return task(context)
     except MemoryError:
-        return _too_much()
+        return _TooMuch()
     except Exception as error:
         try:
             return of_exception(error)
         except Exception:
             logger.exception("work on a large body failed")
             return RuntimeError(f"{type(error).__name__} in a process for large bodies")
+
+
+def _work(work: Callable[..., T], arguments: tuple[Any, ...], context: Any) -> T:
+    return work(context, *arguments)
 
 
 def _work_on(work: Callable[..., T], path: Path, arguments: tuple[Any, ...], context: Any) -> T:

@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api import openapi, problems
 from api.middleware import RequestContext
-from api.routes import datasets, results, server, solves
+from api.routes import datasets, figures, results, server, solves
 from api.routing import check_every_route
 from api.services import Services
 from jobs.configuration import load
@@ -67,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=openapi.PROBLEMS,
     )
     app.state.services = services
-    for module in (solves, results, datasets, server):
+    for module in (solves, results, figures, datasets, server):
         check_every_route(module.router.routes)
         app.include_router(module.router)
     problems.install(app)

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.routing import BaseRoute
 
 from api import auth
@@ -55,7 +56,13 @@ def check_every_route(routes: Iterable[BaseRoute]) -> None:
 
 
 def _query_parameters(dependant: Dependant) -> set[str]:
-    names = {field.alias for field in dependant.query_params}
+    names: set[str] = set()
+    for field in dependant.query_params:
+        several = field.field_info.annotation
+        if isinstance(several, type) and issubclass(several, BaseModel):
+            names |= set(several.model_fields)
+        else:
+            names.add(field.alias)
     return names.union(*(_query_parameters(child) for child in dependant.dependencies))
 
 

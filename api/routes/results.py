@@ -26,7 +26,7 @@ from jobs.keys import User
 router = APIRouter(prefix="/v1/solves", tags=["results"], dependencies=[Depends(user)], route_class=Route)
 
 
-def _artifact(services: Services, job_id: str, caller: User) -> str:
+def artifact(services: Services, job_id: str, caller: User) -> str:
     """The name of a finished solve's files, or the problem that says why there are none."""
     job = services.job_of(job_id, caller)
     if not job.status.final:
@@ -84,7 +84,7 @@ def result(
     job_id: str, services: ServicesDep, caller: CurrentUser, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Curves, predictions, summary and diagnostics. Failed and cancelled solves may have a partial one."""
-    name = _artifact(services, job_id, caller)
+    name = artifact(services, job_id, caller)
     path = services.artifacts.result_file(name, RESULT_JSON)
     return _file(path, name, "application/json", if_none_match)
 
@@ -98,7 +98,7 @@ def result_npz(
     job_id: str, services: ServicesDep, caller: CurrentUser, if_none_match: IfNoneMatch = None
 ) -> Response:
     """The same arrays and the kernels, as NPZ. Ranges are honoured."""
-    name = _artifact(services, job_id, caller)
+    name = artifact(services, job_id, caller)
     path = services.artifacts.result_file(name, RESULT_NPZ)
     response = _file(path, name, "application/octet-stream", if_none_match)
     response.headers["Content-Disposition"] = f'attachment; filename="{job_id}.npz"'
@@ -118,7 +118,7 @@ def kernel(
     s: Annotated[int | None, Query(description="The other time; t when absent.")] = None,
 ) -> Response:
     """One kernel or response between two times, [P, P] (or [P, C, P, C] for g and ntk with C > 1 outputs)."""
-    name = _artifact(services, job_id, caller)
+    name = artifact(services, job_id, caller)
     path = services.artifacts.result_file(name, RESULT_NPZ)
     with np.load(path, allow_pickle=False) as arrays:
         try:

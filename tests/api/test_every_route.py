@@ -20,11 +20,19 @@ def paths(anonymous: httpx.Client) -> dict[str, Any]:
     return anonymous.get("/openapi.json").json()["paths"]
 
 
+PARTS = {"job_id": "s_none", "dataset_id": "0" * 64, "kernel": "phi", "kind": "loss", "format": "png"}
+
+
+def filled(path: str) -> str:
+    """The path with its parameters filled in."""
+    return path.format(**PARTS)
+
+
 def operations(paths: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Method, path with its parameters filled in, and path as documented."""
     for path, found in paths.items():
         for method in found:
-            yield method.upper(), path.format(job_id="s_none", dataset_id="0" * 64, kernel="phi"), path
+            yield method.upper(), filled(path), path
 
 
 def test_without_a_key_nothing_else_is_looked_at(anonymous: httpx.Client, paths: dict[str, Any]) -> None:
