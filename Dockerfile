@@ -13,6 +13,7 @@ COPY api api
 COPY cli cli
 COPY dmft_client dmft_client
 COPY dmft_engine dmft_engine
+COPY dmft_figures dmft_figures
 COPY dmft_schema dmft_schema
 COPY jobs jobs
 COPY worker worker
