@@ -58,6 +58,10 @@ class Block(StrictModel):
         """
         return shape
 
+    def matrices(self, axes: int) -> int:
+        """Matrices that it has where points have positions along so many axes, inner blocks' aside."""
+        return int(self.bears_weights)
+
     @property
     def parts(self) -> dict[str, list[Block]]:
         """Field -> the blocks that it holds."""
@@ -112,6 +116,9 @@ class ConvolutionBlock(Block):
         inside = self.size - 1 if self.padding == "valid" else 0
         return shape.at(tuple(-(-(n - inside) // self.stride) for n in shape.positions)).of_neurons()
 
+    def matrices(self, axes: int) -> int:
+        return self.size**axes
+
 
 class ActivationBlock(Block):
     """phi, neuron by neuron."""
@@ -161,6 +168,9 @@ class AttentionBlock(Block):
         if self.causal and len(shape.positions) > 1:
             raise ShapeError(f"causal attention needs positions in one order, [times, N]; it got {shape}")
         return shape
+
+    def matrices(self, axes: int) -> int:
+        return 4
 
 
 class ResidualBlock(Block):

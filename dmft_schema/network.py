@@ -95,6 +95,13 @@ class BaseNetwork(StrictModel):
         """L, the layers whose fields and kernels are kept: the blocks that bear weights, but the readout."""
         return sum(block.bears_weights for block in self.all_blocks)
 
+    def rows_and_matrices(self, shape: Shape) -> tuple[int, int]:
+        """Most rows that a point takes anywhere, and the number of hidden matrices with each of a filter's
+        offsets, for points of a shape."""
+        shapes = self.check_shape(shape)
+        matrices = sum(block.matrices(len(shape.positions)) for block in self.all_blocks)
+        return max(shape.count for shape in shapes), matrices
+
     @property
     def activations(self) -> set[str]:
         """Names of all activations in it."""
@@ -337,7 +344,12 @@ def _by_architecture(value: Any, handler: Any, info: ValidationInfo) -> Any:
 
 
 Network = Annotated[
-    MlpNetwork | ResidualNetwork,
+    MlpNetwork
+    | ResidualNetwork
+    | ConvolutionalNetwork
+    | RecurrentNetwork
+    | TransformerNetwork
+    | ComposedNetwork,
     Field(discriminator="architecture"),
     WrapValidator(_by_architecture),
 ]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from dmft_schema import limits
 from dmft_schema.methods import Method
-from dmft_schema.network import BaseNetwork
+from dmft_schema.network import BaseNetwork, LayeredNetwork
 from dmft_schema.outputs import Outputs
 from dmft_schema.shapes import ShapeError
 from dmft_schema.sizes import Sizes
@@ -66,6 +66,10 @@ FEATURES: dict[str, Feature] = {
         lambda r: bool(r.network.activations & set(KINKED_ACTIVATIONS)),
     ),
     "residual": Feature("network.architecture residual", lambda r: r.network.architecture == "residual"),
+    "composed": Feature(
+        "network.architecture other than mlp and residual",
+        lambda r: not isinstance(r.network, LayeredNetwork),
+    ),
     "scales": Feature("network.weight_scales", lambda r: _scaled(r.network)),
     "biases": Feature(
         "network.bias_scale",
@@ -87,20 +91,30 @@ FEATURES: dict[str, Feature] = {
     "fields": Feature("outputs.field_times", lambda r: bool(r.outputs.field_times)),
 }
 
-NOT_ALGEBRAIC = {"nonlinear", "residual", "scales", "biases", "momentum", "weight_decay", "flow", "feedback"}
+NOT_ALGEBRAIC = {
+    "nonlinear",
+    "residual",
+    "composed",
+    "scales",
+    "biases",
+    "momentum",
+    "weight_decay",
+    "flow",
+    "feedback",
+}
 
 UNSUPPORTED: dict[str, frozenset[str]] = {
     "dmft": frozenset(),
     "alternating": frozenset(
-        {"kinks", "residual", "lazy", "momentum", "weight_decay", "flow", "feedback", "fields"}
+        {"kinks", "residual", "composed", "lazy", "momentum", "weight_decay", "flow", "feedback", "fields"}
     ),
     "linear": frozenset(NOT_ALGEBRAIC | {"fields"}),
     "gradient_independence": frozenset({"responses", "feedback"}),
     "perturbation": frozenset(
         # With kinks, kernels change as |gamma0|: there is no order gamma0^2 that leads.
-        {"kinks", "momentum", "weight_decay", "flow", "feedback", "responses", "fields"}
+        {"kinks", "composed", "momentum", "weight_decay", "flow", "feedback", "responses", "fields"}
     ),
-    "static_ntk": frozenset({"weight_decay", "feedback", "responses", "fields"}),
+    "static_ntk": frozenset({"composed", "weight_decay", "feedback", "responses", "fields"}),
     "finite_width": frozenset({"lazy", "responses"}),
 }
 """Method -> features it has no place for."""
@@ -108,6 +122,8 @@ UNSUPPORTED: dict[str, frozenset[str]] = {
 CONFLICTS = (
     ("responses", "kinks", "B needs phi''"),
     ("responses", "residual", "they are defined for the layers of an mlp"),
+    ("responses", "composed", "they are defined for the layers of an mlp"),
+    ("feedback", "composed", "fixed ways back are defined for the layers of mlp and residual"),
     ("responses", "feedback", "matrices with a fixed way back have none"),
     ("residual", "direct_feedback", "the skips would carry errors back besides"),
     ("flow", "momentum", "momentum is a property of finite steps"),
@@ -115,6 +131,7 @@ CONFLICTS = (
 """Pairs of features that exclude each other, and why."""
 
 INSTEAD = {
+    "composed": "use dmft, gradient_independence or finite_width",
     "lazy": "use static_ntk for the lazy limit, or a small gamma0",
     "weight_decay": "static_ntk keeps the kernel fixed, which weight decay changes; use dmft with gamma0 > 0",
     "feedback": "use dmft or finite_width",

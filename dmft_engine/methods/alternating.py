@@ -156,7 +156,7 @@ class Alternating(Method):
 
     def _two_time_arrays(self, iteration: Iteration) -> Arrays:
         """phi and g, and the responses if asked for, between the kernel times."""
-        outputs, depth = self._problem.outputs, self._problem.network.depth
+        outputs, depth = self._problem.outputs, self._problem.network.recorded
         arrays: Arrays = {}
         for layer, kernels in enumerate(iteration.layers, start=1):
             names: list[str] = [name for name in ("phi", "g") if name in outputs.kernels]

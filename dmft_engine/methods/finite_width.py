@@ -53,9 +53,10 @@ class FiniteWidth(Method):
         self._notes: list[str] = []
 
     def _plan(self) -> list[range]:
-        method, depth = self._method, self._problem.network.depth
-        points = self._problem.data.points + self._problem.data.test_points
-        entries = depth * method.width * (method.width + 8 * points)
+        method, network, data = self._method, self._problem.network, self._problem.data
+        rows, matrices = network.rows_and_matrices(data.shape)
+        points = data.points + data.test_points
+        entries = method.width * (matrices * method.width + network.recorded * 8 * points * rows)
         size = max(1, CHUNK_BYTES["finite_width"] // (entries * self._dtype.itemsize))
         starts = range(0, method.ensemble, size)
         return [range(start, min(start + size, method.ensemble)) for start in starts]

@@ -94,7 +94,7 @@ class Linear(Method):
         problem = self._problem
         return LinearTheory(
             self._kernel,
-            problem.network.depth,
+            problem.network.recorded,
             problem.training.steps,
             problem.data.outputs,
             self._responses,

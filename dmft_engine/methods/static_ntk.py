@@ -24,6 +24,7 @@ from dmft_engine.theory.gaussian_kernels import InitialKernels, initial_kernels,
 from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.stability import Stability
 from dmft_engine.weights.initialisation import joint_kernel
+from dmft_schema.network import LayeredNetwork
 
 
 class StaticNtk(Method):
@@ -73,11 +74,12 @@ class StaticNtk(Method):
 
     def _begin(self) -> None:
         """Kernels at initialisation, and what they say of the learning rate."""
-        problem = self._problem
-        activation = ACTIVATIONS[problem.network.activation]
-        skips = ARCHITECTURES[problem.network.architecture].skips
+        problem, network = self._problem, self._problem.network
+        assert isinstance(network, LayeredNetwork)
+        activation = ACTIVATIONS[network.activation]
+        skips = ARCHITECTURES[network.architecture].skips
         self._kernels = initial_kernels(
-            activation.averages, joint_kernel(problem, self._device), Scales.of(problem.network), skips
+            activation.averages, joint_kernel(problem, self._device), Scales.of(network), skips
         )
         self.kernel_error = kernel_error(activation, self._kernels, skips)
         self._stability = Stability.of(problem.training, self._to_training[: problem.data.points])

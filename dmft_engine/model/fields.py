@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dmft_schema import Network
+from dmft_schema.network import LayeredNetwork
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Scales:
     bias: float
 
     @classmethod
-    def of(cls, network: Network) -> Scales:
+    def of(cls, network: LayeredNetwork) -> Scales:
         scales = list(network.weight_scales or [1.0] * (network.depth + 1))
         if network.architecture == "residual":
             # h^{l+1} = h^l + (beta / sqrt(L)) W^l phi(h^l): the factor is a scale like any other.
@@ -50,6 +50,16 @@ class Fields:
     z: list[Tensor]
     output: Tensor
     scales: Scales
+
+    @property
+    def readable(self) -> Tensor:
+        """What the readout's vectors are multiplied with, for the points in order, [R, P, S]."""
+        return self.phi[-1]
+
+    @property
+    def neurons(self) -> int:
+        """S, of a population."""
+        return self.h[-1].shape[-1]
 
     def phi_gram(self, layer: int) -> Tensor:
         """Phi^l(t, t) [R, P, P], l = 1..L."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from dmft_engine.model.activations import Activation
+from dmft_engine.model.activations import ACTIVATIONS, Activation
+from dmft_engine.model.composition import Composition
 from dmft_engine.model.fields import Fields
 from dmft_engine.weights.matrices import matvec
 from dmft_engine.weights.weights import Weights
+from dmft_schema.network import LayeredNetwork, Network
 
 Forward = Callable[[Weights, Callable[[Tensor], Tensor]], list[tuple[Tensor, Tensor]]]
 """(weights, phi) -> (h^l, phi(h^l)) for l = 1..L, connected for autograd."""
@@ -59,6 +62,19 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mlp": Architecture(mlp, skips=False),
     "residual": Architecture(residual, skips=True),
 }
+
+
+AnyWeights = Weights | Composition
+"""Of a network, whichever way it is described."""
+
+
+def passes(network: Network, weights: AnyWeights) -> Callable[[int], Fields]:
+    """What gives the fields at the current weights; see propagate's last argument."""
+    if isinstance(weights, Composition):
+        return weights.propagate
+    assert isinstance(network, LayeredNetwork)
+    forward, activation = ARCHITECTURES[network.architecture].forward, ACTIVATIONS[network.activation]
+    return partial(propagate, forward, activation, weights)
 
 
 def propagate(forward: Forward, activation: Activation, weights: Weights, gradient_points: int) -> Fields:

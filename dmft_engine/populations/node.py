@@ -36,6 +36,7 @@ class Node(Stateful):
     Attributes:
         space: spans the fields observed here.
         latest: coordinates observed since the step began, one tensor for each field.
+        dropped: the most that was left outside the basis of a field since the step began (Subspace.dropped).
     """
 
     kept: ClassVar[tuple[str, ...]] = ("space",)
@@ -46,6 +47,7 @@ class Node(Stateful):
         self._population = population
         self._shown: list[Seen] = []
         self.latest: list[Tensor] = []
+        self.dropped = 0.0
 
     @property
     def population(self) -> Population:
@@ -74,6 +76,7 @@ class Node(Stateful):
         """Forget the fields of the step before."""
         self._shown.clear()
         self.latest.clear()
+        self.dropped = 0.0
 
     def show(self, field: Tensor) -> Seen:
         """The field [R, rows, S] as seen here: whoever shows the same one again is given the same answer."""
@@ -94,6 +97,7 @@ class Node(Stateful):
         if new is not None and self._population is not None:
             self._population.include(new)
         self.latest.append(coordinates)
+        self.dropped = max(self.dropped, self.space.dropped)
         return coordinates
 
 

@@ -12,6 +12,13 @@ from dmft_engine.populations.subspace import Subspace
 from dmft_engine.state import Stateful
 from dmft_schema.memory import MOST_KNOWN
 
+MOST_REMEMBERED = 0.5
+"""Known directions over neurons, past which random vectors of a population that forgets are orthogonal to all
+that is known, but not remembered: room is left for fields."""
+
+MOST_TOGETHER = 512
+"""Random vectors that are made orthogonal to each other at once by a population that forgets."""
+
 MOST_SPREAD = 16.0
 """Largest variance that a neuron is drawn with, over the even one."""
 
@@ -32,18 +39,36 @@ class Population(Stateful):
     """S sampled neurons in each of R replicas, where random vectors are independent of all that is known.
 
     Attributes:
-        known: spans everything revealed here: phi, g and every Gaussian vector drawn.
+        known: spans everything revealed here: phi, g and every Gaussian vector drawn. One that forgets keeps
+            those vectors only while there is plenty of room.
     """
 
     kept: ClassVar[tuple[str, ...]] = ("known", "_normals")
 
     def __init__(
-        self, replicas: int, samples: int, seed: tuple[int, ...], dtype: torch.dtype, device: str
+        self,
+        replicas: int,
+        samples: int,
+        seed: tuple[int, ...],
+        dtype: torch.dtype,
+        device: str,
+        group: int = 1,
+        forgets: bool = False,
     ) -> None:
+        """
+        Args:
+            replicas, samples: R and S.
+            seed: see seed_of.
+            dtype, device: of every tensor.
+            group: neurons that meet in a nonlinearity, see SobolNormals.
+            forgets: whether random vectors give way to fields; where many matrices read and write at few
+                nodes, as a filter's do, they would fill the population by themselves.
+        """
         self.samples = samples
+        self._forgets = forgets
         exact = torch.finfo(dtype).eps ** 0.6
         self.known = Subspace(replicas, samples, exact, dtype, device)
-        self._normals = SobolNormals(replicas, samples, seed, dtype, device)
+        self._normals = SobolNormals(replicas, samples, seed, dtype, device, group)
 
     def include(self, directions: Tensor) -> None:
         """Unit vectors [R, n, S] are known from now on.
@@ -63,10 +88,17 @@ class Population(Stateful):
         Raises:
             Exhausted: too few neurons for the directions already known.
         """
+        if self._forgets:
+            parts = [self._next(part) for part in _parts(count)]
+            return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         self._check_room(count)
+        return self._next(count)
+
+    def _next(self, count: int) -> Tensor:
         drawn = self._normals.draw(count) * self._spread()[:, None]
         vectors = self.known.orthonormal_outside(drawn)
-        self.known.append(vectors)
+        if not self._forgets or self.known.size + count <= MOST_REMEMBERED * self.samples:
+            self.known.append(vectors)
         return vectors
 
     def _spread(self) -> Tensor:
@@ -96,3 +128,9 @@ class Population(Stateful):
     def _check_room(self, count: int) -> None:
         if self.known.size + count > MOST_KNOWN * self.samples:
             raise Exhausted(self.known.size + count)
+
+
+def _parts(count: int) -> list[int]:
+    """Sizes of pieces that are drawn one after another."""
+    whole, rest = divmod(count, MOST_TOGETHER)
+    return [MOST_TOGETHER] * whole + ([rest] if rest or not whole else [])

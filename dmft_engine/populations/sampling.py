@@ -20,6 +20,9 @@ def seed_of(*path: int) -> int:
 class SobolNormals(Stateful):
     """Standard normals for one population: one Sobol dimension for each vector drawn.
 
+    Where neurons meet in a nonlinearity, as those of a head do, points are drawn over groups of them, with a
+    dimension for each neuron of a group: neighbouring points of one sequence are anticorrelated (section 12).
+
     Every replica has its own scrambling. Dimensions are drawn in blocks that double, because how many
     a solve needs is known only at its end; scrambling acts on each dimension alone, so blocks scrambled
     separately have the law of one big draw.
@@ -28,19 +31,34 @@ class SobolNormals(Stateful):
     kept: ClassVar[tuple[str, ...]] = ("_dimension", "_blocks", "_pending")
 
     def __init__(
-        self, replicas: int, samples: int, seed: tuple[int, ...], dtype: torch.dtype, device: str
+        self,
+        replicas: int,
+        samples: int,
+        seed: tuple[int, ...],
+        dtype: torch.dtype,
+        device: str,
+        group: int = 1,
     ) -> None:
+        """`group`: neurons that meet, side by side; samples is a multiple of it."""
+        self._group = group
         self._replicas = replicas
-        self._samples = samples
+        self._samples = samples // group
         self._seed = seed
         self._dtype = dtype
         self._device = device
         self._dimension = 0
         self._blocks = 0
-        self._pending = torch.empty(replicas, 0, samples, dtype=dtype, device=device)
+        self._pending = torch.empty(replicas, 0, self._samples, dtype=dtype, device=device)
 
     def draw(self, count: int) -> Tensor:
         """The next `count` vectors of each replica, [R, count, S]."""
+        if self._group == 1:
+            return self._take(count)
+        # [R, count, group, S / group]
+        drawn = self._take(count * self._group).unflatten(1, (count, self._group))
+        return drawn.transpose(2, 3).flatten(2)
+
+    def _take(self, count: int) -> Tensor:
         if self._pending.shape[1] < count:
             self._pending = torch.cat([self._pending, self._next_block(count)], dim=1)
         drawn, self._pending = self._pending[:, :count], self._pending[:, count:]

@@ -53,7 +53,7 @@ class FieldRecord(Stateful):
                 ("h", fields.h[layer][:, None]),
                 ("phi", fields.phi[layer][:, None]),
                 ("g", fields.g[layer]),
-                ("z", fields.z[layer]),
+                *([("z", fields.z[layer])] if fields.z else []),
             ):
                 # [R, C or 1, A, S] -> [P, C, R S]: the neurons of one replica after another.
                 own = field[:, :, : self._points].permute(2, 1, 0, 3).flatten(2)

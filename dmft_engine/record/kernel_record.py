@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -35,7 +36,7 @@ class FactoredKernel(Stateful):
     @property
     def width(self) -> int:
         """Coordinates kept; 0 if no time was."""
-        return self._columns[-1].shape[-1] if self._columns else 0
+        return self._columns[-1].shape[3:].numel() if self._columns else 0
 
     @property
     def members(self) -> int:
@@ -43,18 +44,23 @@ class FactoredKernel(Stateful):
         return len(self._columns[-1]) if self._columns else 0
 
     def record(self, coordinates: list[Tensor]) -> None:
-        """Keep one time's coordinates: one [R, P, k] for each output; k may have grown."""
+        """Keep one time's coordinates: one [R, P, k] for each output; k may have grown.
+
+        Of rows that are positions of points, [R, P, A, k] each; the kernel is the mean over positions.
+        """
         width = max(block.shape[-1] for block in coordinates)
         padded = [torch.nn.functional.pad(block, (0, width - block.shape[-1])) for block in coordinates]
         self._columns.append(torch.stack(padded, dim=2))
 
     def factors(self) -> Tensor:
         """[R, K, P, C, k]: each replica's kernel is factor factor^T. K is the number of times."""
-        replicas, points, outputs, width = self._columns[-1].shape
-        stacked = self._columns[-1].new_zeros(replicas, len(self._columns), points, outputs, width)
+        replicas, *shape = self._columns[-1].shape
+        stacked = self._columns[-1].new_zeros(replicas, len(self._columns), *shape)
         for time, column in enumerate(self._columns):
             stacked[:, time, ..., : column.shape[-1]] = column
-        return stacked.mul_(self._samples**-0.5)
+        # (1/A) sum_a c_a . c_a / S, with all positions' coordinates side by side
+        positions = math.prod(shape[2:-1])
+        return stacked.mul_((self._samples * positions) ** -0.5).flatten(4)
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class Result:
         target_alignment = None
         if ntk is not None and len(ntk):
             target_alignment = finite(kernel_target_alignment(ntk[-1], self.problem.data.targets))
-        depth = self.problem.network.depth
+        depth = self.problem.network.recorded
         movement = kernel_movement(self.arrays, depth)
         dimensions = None
         if movement is not None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmft_engine.model.activations import Activation
+from dmft_engine.model.activations import ACTIVATIONS, Activation
 from dmft_engine.model.fields import Fields, Scales
+from dmft_engine.model.networks import AnyWeights
+from dmft_engine.populations.node import Layer
 from dmft_engine.problem import Problem
 from dmft_engine.record.field_record import FieldRecord
 from dmft_engine.record.kernel_record import FactoredKernel, LateFactors, merged_factors
@@ -22,7 +23,9 @@ from dmft_engine.record.responses import ResponseRecord, equal_time_responses
 from dmft_engine.record.solution import Solution, standard_error
 from dmft_engine.state import Stateful
 from dmft_engine.weights.matrices import RevealedMatrix
+from dmft_engine.weights.sites import Layer as ComposedLayer
 from dmft_engine.weights.weights import Weights
+from dmft_schema.network import LayeredNetwork
 
 NO_NTK = (
     "The ntk is left out: errors are carried back by fixed weights, so f does not move with the Gram matrix "
@@ -36,6 +39,7 @@ class Trajectory(Stateful):
 
     Attributes:
         fields, responses: what was asked for of them.
+        activation: phi, where responses are.
         predictions: f at each step, [R, A, C] each, test points last.
         kernel_steps: steps at which kernels were kept.
         phi, g: two-time kernels by layer, l = 1..L; empty if not asked for.
@@ -66,39 +70,33 @@ class Trajectory(Stateful):
     points: int
     fields: FieldRecord
     responses: list[ResponseRecord]
+    activation: Activation | None = None
     predictions: list[Tensor] = field(default_factory=list)
     kernel_steps: list[int] = field(default_factory=list)
     ntk_sum: list[Tensor] = field(default_factory=list)
     ntk_squares: list[Tensor] = field(default_factory=list)
-    dropped: list[list[tuple[float, float]]] = field(default_factory=list)
+    dropped: list[list[tuple[float, ...]]] = field(default_factory=list)
     basis_sizes: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @classmethod
     def empty(cls, problem: Problem, samples: int, parts: int = 1) -> Trajectory:
         """A trajectory that will keep the kernels which the problem asks for; one of so many parts."""
-        depth, wanted, points = problem.network.depth, problem.outputs.kernels, problem.data.points
+        depth, wanted, points = problem.network.recorded, problem.outputs.kernels, problem.data.points
         return cls(
             phi=[FactoredKernel(samples) for _ in range(depth)] if "phi" in wanted else [],
             g=[FactoredKernel(samples) for _ in range(depth)] if "g" in wanted else [],
             keep_ntk="ntk" in wanted and problem.training.backward_rule == "backpropagation",
             points=points,
             fields=FieldRecord(problem.field_steps, problem.outputs.field_neurons, points, merged=parts > 1),
-            responses=[ResponseRecord(sigma, points) for sigma in Scales.of(problem.network).weights[1:-1]]
-            if problem.outputs.responses
-            else [],
+            **_responses(problem),
         )
 
-    def record_step(self, f: Tensor, weights: Weights) -> None:
+    def record_step(self, f: Tensor, weights: AnyWeights) -> None:
         """Keep what is kept at every step."""
         self.predictions.append(f)
-        layers = weights.layers
-        self.dropped.append(
-            [
-                (source.phi.space.dropped, target.g.space.dropped)
-                for source, target in itertools.pairwise(layers)
-            ]
-        )
+        self.dropped.append(weights.dropped)
+        layers: Sequence[Layer | ComposedLayer] = weights.layers
         self.basis_sizes = {
             f"{name}_{index}": node.space.size
             for index, layer in enumerate(layers, start=1)
@@ -110,26 +108,26 @@ class Trajectory(Stateful):
         self.predictions.pop()
         self.dropped.pop()
 
-    def record_responses(self, activation: Activation, fields: Fields, weights: Weights) -> None:
+    def record_responses(self, fields: Fields, weights: AnyWeights) -> None:
         """Keep what responses are read off, if they are asked for; at every step."""
         if not self.responses:
             return
-        equal_time = equal_time_responses(activation, fields)
+        assert isinstance(weights, Weights)
+        assert self.activation is not None
+        equal_time = equal_time_responses(self.activation, fields)
         for record, matrix, own in zip(self.responses, weights.hidden, equal_time, strict=True):
             assert isinstance(matrix, RevealedMatrix)
             record.record(matrix, own)
 
-    def record_kernels(self, step: int, fields: Fields, weights: Weights, input_kernel: Tensor) -> None:
+    def record_kernels(self, step: int, fields: Fields, weights: AnyWeights, input_kernel: Tensor) -> None:
         """Keep what is kept at kernel times only."""
         if self.phi or self.g:
             weights.complete_coordinates(fields)
         self.kernel_steps.append(step)
-        if self.phi:
-            for kernel, layer in zip(self.phi, weights.layers, strict=True):
-                kernel.record([block[:, : self.points] for block in layer.phi.latest])
-        if self.g:
-            for kernel, layer in zip(self.g, weights.layers, strict=True):
-                kernel.record([block[:, : self.points] for block in layer.g.latest])
+        for name, kernels in (("phi", self.phi), ("g", self.g)):
+            if kernels:
+                for kernel, blocks in zip(kernels, weights.coordinates(name), strict=True):
+                    kernel.record([block[:, : self.points] for block in blocks])
         if self.keep_ntk:
             ntk = fields.ntk(input_kernel)[:, :, : self.points, :, : self.points]
             self.ntk_sum.append(ntk.sum(0).permute(1, 0, 3, 2))
@@ -176,6 +174,18 @@ class Trajectory(Stateful):
             notes=[*dict.fromkeys(note for run in runs for note in run.notes)]
             + ([NO_NTK] if ntk is None and "ntk" in problem.outputs.kernels else []),
         )
+
+
+def _responses(problem: Problem) -> dict[str, Any]:
+    """Records of the responses, if they are asked for, and what they need."""
+    network = problem.network
+    if not problem.outputs.responses or not isinstance(network, LayeredNetwork):
+        return {"responses": []}
+    sigmas = Scales.of(network).weights[1:-1]
+    return {
+        "responses": [ResponseRecord(sigma, problem.data.points) for sigma in sigmas],
+        "activation": ACTIVATIONS[network.activation],
+    }
 
 
 def _merged(kernels: list[list[FactoredKernel]]) -> list[LateFactors]:

@@ -26,6 +26,7 @@ from dmft_engine.theory.single_neuron import Couplings, Moments, sweep
 from dmft_engine.training.stability import Stability
 from dmft_engine.weights.initialisation import joint_kernel
 from dmft_schema.memory import CHUNK_BYTES
+from dmft_schema.network import LayeredNetwork
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,11 @@ class Iteration(Stateful):
             draws: the neurons' random numbers.
         """
         self._problem = problem
-        self._activation = ACTIVATIONS[problem.network.activation]
-        self._scales = Scales.of(problem.network)
-        self._depth = problem.network.depth
+        network = problem.network
+        assert isinstance(network, LayeredNetwork)
+        self._activation = ACTIVATIONS[network.activation]
+        self._scales = Scales.of(network)
+        self._depth = network.depth
         self._steps = problem.training.steps
         self._points = len(problem.data.kernel)
         self._outputs = problem.data.outputs

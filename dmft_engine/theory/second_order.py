@@ -74,7 +74,7 @@ class ClosedForm:
 
     def __init__(self, problem: Problem, lazy: NDArray) -> None:
         """`lazy` [T, A, 1]: predictions of the lazy dynamics."""
-        self._depth = problem.network.depth
+        self._depth = problem.network.recorded
         self._kernel = problem.data.kernel
         points = problem.data.points
         recipe = Recipe(problem.training, points)
@@ -231,6 +231,7 @@ class BySampling:
         )
         trajectory = Trajectory.empty(self._problem, samples)
         strength = SIGNS[len(self._records)] * self._epsilon
+        assert isinstance(weights, Weights)
         return Descent(_LazyRun(self._problem, weights, trajectory, reporter, self._lazy, strength))
 
     def _finish_run(self) -> None:

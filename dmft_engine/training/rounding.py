@@ -123,7 +123,7 @@ class Rounding(Stateful):
             TooLittlePrecision: float64 will not do.
         """
         gamma0, points = self.problem.network.gamma0, errors.shape[1]
-        phi, neurons = fields.phi[-1][:, :points].double(), readout.shape[-1]
+        phi, neurons = fields.readable[:, :points].double(), fields.neurons
         sigma, eps = fields.scales.weights[-1], torch.finfo(readout.dtype).eps
         length = float(torch.linalg.vector_norm(readout, dtype=torch.float64)) / readout.numel() ** 0.5
         activity = float(torch.linalg.vector_norm(phi, dim=-1).amax()) / neurons**0.5

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from dmft_engine.errors import NotFinite
-from dmft_engine.model.activations import ACTIVATIONS
 from dmft_engine.model.fields import Fields
 from dmft_engine.model.losses import LOSSES
-from dmft_engine.model.networks import ARCHITECTURES, propagate
+from dmft_engine.model.networks import AnyWeights, passes
 from dmft_engine.problem import Problem
 from dmft_engine.record.trajectory import Trajectory
 from dmft_engine.state import Stateful
@@ -19,7 +18,6 @@ from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.rounding import Imprecise, Rounding
 from dmft_engine.training.stability import Stability
 from dmft_engine.weights.parameter import Update
-from dmft_engine.weights.weights import Weights
 
 
 class TrainingRun(Stateful):
@@ -43,7 +41,7 @@ class TrainingRun(Stateful):
     def __init__(
         self,
         problem: Problem,
-        weights: Weights,
+        weights: AnyWeights,
         trajectory: Trajectory,
         reporter: Reporter,
         readout: str,
@@ -67,8 +65,7 @@ class TrainingRun(Stateful):
         self._exact = readout == "exact"
         self._kernel = input_kernel
         self._loss = LOSSES[problem.training.loss]
-        self._activation = ACTIVATIONS[problem.network.activation]
-        self._forward = ARCHITECTURES[problem.network.architecture].forward
+        self._propagate = passes(problem.network, weights)
         self._targets = torch.tensor(problem.data.targets).to(input_kernel)
         self._kernel_steps = set(problem.kernel_steps.tolist())
         # With weight decay the output at t = 0 does not stay: there is nothing fixed to subtract.
@@ -83,7 +80,7 @@ class TrainingRun(Stateful):
         # Gradients at test points move no weight; only the ntk readout needs them, to move f there.
         points = self.problem.data.points if self._exact else len(self.problem.data.kernel)
         try:
-            fields = propagate(self._forward, self._activation, self.weights, points)
+            fields = self._propagate(points)
         except NotFinite:
             raise self._left_the_numbers(step) from None
         if self._initial_output is None:
@@ -119,7 +116,7 @@ class TrainingRun(Stateful):
             return self._rolled_out
         # f = w . phi(h^L) / (gamma0 N), centred so that f(0) = 0.
         output = fields.output - self._initial_output if self._centred else fields.output
-        return output / (self.problem.network.gamma0 * self.weights.layers[0].samples)
+        return output / (self.problem.network.gamma0 * self.weights.samples)
 
     def record(self, step: int, fields: Fields, f: Tensor) -> float:
         """Keep what is wanted of a recorded time. Returns its loss.
@@ -154,7 +151,7 @@ class TrainingRun(Stateful):
             errors = self._loss.errors(f[:, : self.problem.data.points], self._targets)
             self._rounding.observe(step, fields, errors, readout.value)
         self.trajectory.record_step(f, self.weights)
-        self.trajectory.record_responses(self._activation, fields, self.weights)
+        self.trajectory.record_responses(fields, self.weights)
         if step in self._kernel_steps:
             self.trajectory.record_kernels(step, fields, self.weights, self._kernel)
         if self.trajectory.fields.wants(step):

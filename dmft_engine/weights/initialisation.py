@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from dmft_engine.factorisation import kernel_factor
+from dmft_engine.model.composition import Composition
 from dmft_engine.model.fields import Scales
-from dmft_engine.model.networks import ARCHITECTURES
+from dmft_engine.model.networks import ARCHITECTURES, AnyWeights
 from dmft_engine.populations.node import Layer, Node
 from dmft_engine.populations.population import Population
 from dmft_engine.populations.sampling import seed_of
 from dmft_engine.problem import Problem
+from dmft_engine.weights.builder import DENSE_RECORD_TOLERANCE, LimitBuilder, NetworkBuilder
 from dmft_engine.weights.matrices import (
     DenseFixedFeedback,
     DenseMatrix,
@@ -27,9 +29,7 @@ from dmft_engine.weights.matrices import (
     RevealedNoFeedback,
 )
 from dmft_engine.weights.weights import Bias, Feedback, InputMatrix, Readout, RevealedReadout, Weights
-
-DENSE_RECORD_TOLERANCE = 1e-3
-"""Tolerance of the bases that a dense network's kernels are recorded in."""
+from dmft_schema.network import LayeredNetwork
 
 
 def joint_kernel(problem: Problem, device: str) -> Tensor:
@@ -80,11 +80,14 @@ def revealed_weights(
     dtype: torch.dtype,
     device: str,
     responses: bool,
-) -> Weights:
+) -> AnyWeights:
     """The infinite-width limit: populations of S neurons in each of R replicas (theory section 2).
 
     Without `responses`, its gradient-independence approximation.
     """
+    if not isinstance(problem.network, LayeredNetwork):
+        limit = LimitBuilder(problem, replicas, samples, tolerance, seed, dtype, device, responses)
+        return Composition(problem.network.blocks, problem.data.shape, limit)
     factor = kernel_factor(joint_kernel(problem, device)).to(dtype)
     scales, depth, outputs = Scales.of(problem.network), problem.network.depth, problem.data.outputs
     shared = ARCHITECTURES[problem.network.architecture].skips
@@ -99,7 +102,7 @@ def revealed_weights(
     return Weights(
         input=InputMatrix(layers[0].population.gaussian(factor.shape[1]), factor),
         hidden=[rule.revealed(below.phi, above.g, responses) for below, above in itertools.pairwise(layers)],
-        readout=RevealedReadout(layers[-1], outputs),
+        readout=RevealedReadout(layers[-1].phi, outputs),
         layers=layers,
         scales=scales,
         biases=[Bias(layer.population.gaussian(1)) for layer in layers] if scales.bias else [],
@@ -112,8 +115,11 @@ def revealed_weights(
 
 def dense_weights(
     problem: Problem, width: int, members: range, seed: int, dtype: torch.dtype, device: str
-) -> Weights:
+) -> AnyWeights:
     """Networks of width N, one for each member of the ensemble, each drawn from its own seed."""
+    if not isinstance(problem.network, LayeredNetwork):
+        finite = NetworkBuilder(problem, width, members, seed, dtype, device)
+        return Composition(problem.network.blocks, problem.data.shape, finite)
     factor = kernel_factor(joint_kernel(problem, device)).to(dtype)
     depth, outputs = problem.network.depth, problem.data.outputs
     generators = [torch.Generator().manual_seed(seed_of(seed, member)) for member in members]

@@ -1,8 +1,10 @@
 """Hidden-to-hidden matrices as objects with a product in each direction.
 
 The forward pass (networks.py) is written once over them. Fields are [R, rows, S]: replicas, rows (a row is a
-point), neurons; every matrix here is W / sqrt(N) of theory section 1. It reads at one node and writes at
-another. Any number of matrices may share a node, and one may be used several times in a pass.
+point, or a point at a position), neurons; every matrix here is W / sqrt(N) of theory section 1. It reads at
+one node and writes at another. Any number of matrices may share a node, and one may be used several times in
+a pass. A filter (windows.py) is B matrices between the same two nodes, each between rows at its own offset:
+one object here, whose arrays have B times as many rows or columns, offsets fastest.
 
     RevealedMatrix   known only along the directions training visits  -> the infinite-width limit
     DenseMatrix      an explicit N x N array                          -> a finite network
@@ -22,6 +24,8 @@ from dmft_engine.populations.node import Node, Seen
 from dmft_engine.populations.subspace import Rows
 from dmft_engine.state import State, Stateful
 from dmft_engine.weights.parameter import Parameter, Update
+from dmft_engine.weights.tangent import tangent_kernel
+from dmft_engine.weights.windows import WHOLE, Window
 
 
 @dataclass
@@ -65,9 +69,12 @@ class HiddenMatrix(Protocol):
         """W += (1 / sqrt(N)) sum_{uses, mu, c} weighted[mu, c] g_{mu, c} x_mu^T, by the optimiser's rule.
 
         Args:
-            weighted: [R, C, rows], the errors times gamma0 eta / P.
+            weighted: [R, C, P], the errors times gamma0 eta / P, for each row or for each point of several.
             rule: what the step does with gradients.
         """
+
+    def tangent(self, points: int) -> Tensor:
+        """Its term of the NTK: sum over its uses' rows of g . g x . x / N^2, [R, C, P, C, P]."""
 
     def parameters(self) -> list[Parameter]:
         """All that training moves."""
@@ -105,13 +112,26 @@ def matvec(matrix: HiddenMatrix, x: Tensor, scale: float) -> Tensor:
 class _Matrix(Stateful):
     """What all of them keep: where they stand, and their uses."""
 
-    def __init__(self, source: Node, target: Node) -> None:
+    def __init__(self, source: Node, target: Node, window: Window = WHOLE) -> None:
         self.source = source
         self.target = target
         self.uses: list[Use] = []
+        self._window = window
 
     def start_step(self) -> None:
         self.uses = []
+
+    def tangent(self, points: int) -> Tensor:
+        x = together([use.x.field for use in self.uses], points)
+        g = [
+            together([use.g[output].field for use in self.uses], points)
+            for output in range(len(self.uses[0].g))
+        ]
+        forward = self._window.forward
+        if len(self.uses) == 1 or self._window is WHOLE:
+            return tangent_kernel(x, torch.stack(g, dim=1), points, forward.gram)
+        spread = together([forward.spread(use.x.field) for use in self.uses], points)
+        return tangent_kernel(spread, torch.stack(g, dim=1), points, neurons=x.shape[-1])
 
     def _used(self, x: Seen) -> Use:
         self.uses.append(Use(x))
@@ -127,14 +147,16 @@ class RevealedMatrix(_Matrix):
         X = Qg W(0) Qx^T [R, kg, kx], which Y and V share,
         M [R, kg, kx], what training has added: W(t) = a W(0) + Qg^T M Qx, a = 1 without weight decay.
 
-    Entries of X are known first from V, where the row was revealed before the column, or from Y.
+    Entries of X are known first from V, where the row was revealed before the column, or from Y. Of a filter
+    with B offsets, Y, V, X and M have B times as many rows.
     """
 
     kept: ClassVar[tuple[str, ...]] = ("_y", "_v", "_core", "_from_v", "_learned", "_kept")
 
-    def __init__(self, source: Node, target: Node, responses: bool = True) -> None:
+    def __init__(self, source: Node, target: Node, responses: bool = True, window: Window = WHOLE) -> None:
         """Without `responses` the two directions know nothing of each other: Y and V are fresh alone."""
-        super().__init__(source, target)
+        super().__init__(source, target, window)
+        self._offsets = window.forward.count
         self._responses = responses
         prototype = source.space.basis
         replicas, _, samples = prototype.shape
@@ -155,31 +177,51 @@ class RevealedMatrix(_Matrix):
         if self._responses:
             use.through_rows = x.field @ self._v.all.mT
             coefficients += self._kept.value * (use.through_rows - c @ self._core.mT)
-        return torch.baddbmm((self._kept.value * c) @ self._y.all, coefficients, self.target.space.basis), use
+        read = self._window.forward.spread(self._kept.value * c)
+        coefficients = self._window.forward.total(coefficients)
+        return torch.baddbmm(read @ self._y.all, coefficients, self.target.space.basis), use
 
     def apply_transpose(self, g: Seen, use: Use) -> Tensor:
         d = self._returned(g, use)
         # W(0)^T g = V d + Qx (Y^T r) + |r| omega with r = g - Qg d.
-        coefficients = d @ self._learned.value
+        coefficients = d @ self._by_row(self._learned.value)
         if self._responses:
             through_columns = g.field @ self._y.all.mT
-            coefficients += self._kept.value * (through_columns - d @ self._core)
+            coefficients += self._kept.value * (through_columns - d @ self._by_row(self._core))
             use.through_columns.append(through_columns)
-        return torch.baddbmm((self._kept.value * d) @ self._v.all, coefficients, self.source.space.basis)
+        read = self._window.back.spread(self._kept.value * d)
+        coefficients = self._window.back.total(coefficients)
+        return torch.baddbmm(read @ self._v.all, coefficients, self.source.space.basis)
+
+    def _by_row(self, entries: Tensor) -> Tensor:
+        """[R, kg B, kx] as [R, kg, kx B]."""
+        if self._offsets == 1:
+            return entries
+        return entries.unflatten(1, (-1, self._offsets)).transpose(2, 3).flatten(2)
+
+    def _by_direction(self, products: Tensor) -> Tensor:
+        """[R, n, k B] as [R, n B, k]."""
+        if self._offsets == 1:
+            return products
+        return products.unflatten(2, (-1, self._offsets)).transpose(2, 3).flatten(1, 2)
 
     def update(self, weighted: Tensor, rule: Update) -> None:
         # M += (e / S) sum_mu Delta_mu cg_mu cx_mu^T
-        pulled = [
-            torch.stack(
-                [
-                    weight[..., None] * _padded(g.coordinates, self._rows)
-                    for g, weight in zip(use.g, weighted.unbind(1), strict=True)
-                ]
-            ).sum(0)
-            for use in self.uses
-        ]
-        x = [_padded(use.x.coordinates, self._columns) for use in self.uses]
-        rule(self._learned, torch.cat(pulled, 1).mT, torch.cat(x, 1), 1 / self.source.space.basis.shape[-1])
+        if self.uses:
+            pulled = [
+                torch.stack(
+                    [
+                        by_row(weight, g.field)[..., None] * _padded(g.coordinates, self._rows)
+                        for g, weight in zip(use.g, weighted.unbind(1), strict=True)
+                    ]
+                ).sum(0)
+                for use in self.uses
+            ]
+            left = torch.cat([self._window.back.spread(part) for part in pulled], 1).mT
+            x = [_padded(use.x.coordinates, self._columns) for use in self.uses]
+            rule(self._learned, left, torch.cat(x, 1), 1 / self.source.space.basis.shape[-1])
+        else:
+            rule(self._learned, self._learned.value[..., :0], self._learned.value[:, :0], 1.0)
         # The part along W(0) has no gradient of its own: it only decays.
         nothing = torch.zeros_like(self._kept.value)
         rule(self._kept, nothing, nothing, 1.0)
@@ -211,7 +253,7 @@ class RevealedMatrix(_Matrix):
 
     @property
     def _rows(self) -> int:
-        return self._learned.value.shape[1]
+        return self._learned.value.shape[1] // self._offsets
 
     @property
     def _columns(self) -> int:
@@ -232,24 +274,26 @@ class RevealedMatrix(_Matrix):
             self._reveal_rows(self.target.space.basis[:, self._rows :])
 
     def _reveal_columns(self, directions: Tensor) -> None:
-        column = self.target.population.fresh(directions.shape[1])
+        column = self.target.population.fresh(directions.shape[1] * self._offsets)
         if self._responses:
             known = directions @ self._v.all.mT
-            column = torch.baddbmm(column, known, self.target.space.basis[:, : self._rows])
+            through = self._by_direction(known)
+            column = torch.baddbmm(column, through, self.target.space.basis[:, : self._rows])
             self._core = torch.cat([self._core, known.mT], dim=2)
             self._from_v = torch.cat([self._from_v, known.mT], dim=2)
         self._y.append(column)
         self._learned.grow(0, directions.shape[1])
 
     def _reveal_rows(self, directions: Tensor) -> None:
-        row = self.source.population.fresh(directions.shape[1])
+        count = directions.shape[1] * self._offsets
+        row = self.source.population.fresh(count)
         if self._responses:
-            known = directions @ self._y.all.mT
+            known = self._by_direction(directions @ self._y.all.mT)
             row = torch.baddbmm(row, known, self.source.space.basis[:, : self._columns])
             self._core = torch.cat([self._core, known], dim=1)
-            self._from_v = torch.nn.functional.pad(self._from_v, (0, 0, 0, directions.shape[1]))
+            self._from_v = torch.nn.functional.pad(self._from_v, (0, 0, 0, count))
         self._v.append(row)
-        self._learned.grow(directions.shape[1], 0)
+        self._learned.grow(count, 0)
 
 
 class RevealedFixedFeedback(RevealedMatrix):
@@ -281,25 +325,29 @@ class DenseMatrix(_Matrix):
 
     kept: ClassVar[tuple[str, ...]] = ("_scaled",)
 
-    def __init__(self, source: Node, target: Node, initial: Tensor) -> None:
-        """Take W [R, N, N] with standard normal entries."""
-        super().__init__(source, target)
-        self._scaled = Parameter(initial / initial.shape[-1] ** 0.5)
+    def __init__(self, source: Node, target: Node, initial: Tensor, window: Window = WHOLE) -> None:
+        """Take W [R, N, N B] with standard normal entries."""
+        super().__init__(source, target, window)
+        self._scaled = Parameter(initial / initial.shape[1] ** 0.5)
 
     def apply(self, x: Seen) -> tuple[Tensor, Use]:
-        return x.field @ self._scaled.value.mT, self._used(x)
+        return self._window.forward.spread(x.field) @ self._scaled.value.mT, self._used(x)
 
     def apply_transpose(self, g: Seen, use: Use) -> Tensor:
         use.g.append(g)
-        return g.field @ self._scaled.value
+        return self._window.back.total(g.field @ self._scaled.value)
 
     def update(self, weighted: Tensor, rule: Update) -> None:
+        if not self.uses:
+            return rule(self._scaled, self._scaled.value[..., :0], self._scaled.value[:, :0], 1.0)
         pulled = [
-            (weighted[..., None] * torch.stack([g.field for g in use.g], dim=1)).sum(dim=1)
+            (by_row(weighted, use.g[0].field)[..., None] * torch.stack([g.field for g in use.g], dim=1)).sum(
+                dim=1
+            )
             for use in self.uses
         ]
-        x = [use.x.field for use in self.uses]
-        rule(self._scaled, torch.cat(pulled, 1).mT, torch.cat(x, 1), 1 / x[0].shape[-1])
+        x = [self._window.forward.spread(use.x.field) for use in self.uses]
+        rule(self._scaled, torch.cat(pulled, 1).mT, torch.cat(x, 1), 1 / pulled[0].shape[-1])
 
     def parameters(self) -> list[Parameter]:
         return [self._scaled]
@@ -326,6 +374,19 @@ class DenseNoFeedback(DenseMatrix):
     def apply_transpose(self, g: Seen, use: Use) -> Tensor:
         use.g.append(g)
         return torch.zeros_like(g.field)
+
+
+def by_row(weighted: Tensor, field: Tensor) -> Tensor:
+    """Numbers [.., P] of points, for each of a field's rows [R, rows, S]."""
+    positions = field.shape[1] // weighted.shape[-1]
+    return weighted if positions == 1 else weighted.repeat_interleave(positions, dim=-1)
+
+
+def together(fields: list[Tensor], points: int) -> Tensor:
+    """Fields [R, rows, S] of several uses as one of more positions, [R, P A, S]."""
+    if len(fields) == 1:
+        return fields[0]
+    return torch.cat([field.unflatten(1, (points, -1)) for field in fields], dim=2).flatten(1, 2)
 
 
 def _padded(coordinates: Tensor, width: int) -> Tensor:

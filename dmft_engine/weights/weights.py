@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dmft_engine.model.fields import Fields, Scales
-from dmft_engine.populations.node import Layer
+from dmft_engine.populations.node import Layer, Node
 from dmft_engine.state import State, Stateful
 from dmft_engine.weights.matrices import HiddenMatrix
 from dmft_engine.weights.parameter import Parameter, Update
@@ -37,6 +38,11 @@ class InputMatrix(_Vectors):
         super().__init__(initial)
         self._factor = kernel_factor.expand(len(initial), -1, -1)
 
+    @property
+    def factor(self) -> Tensor:
+        """X [R, P, rank]."""
+        return self._factor
+
     def apply(self) -> Tensor:
         """h^1 [R, P, S]."""
         return self._factor @ self._weights.value
@@ -59,31 +65,42 @@ class Bias(_Vectors):
 
 
 class Readout(_Vectors):
-    """The last layer's weights w [R, C, S], one vector for each output."""
+    """The last layer's weights w [R, C, A S]: a vector for each output, at each of A positions."""
+
+    def __init__(self, initial: Tensor, positions: int = 1) -> None:
+        super().__init__(initial)
+        self._positions = positions
 
     def apply(self, x: Tensor) -> Tensor:
-        """w . x for activations x [R, P, S]: [R, P, C]."""
-        return x @ self._weights.value.mT
+        """sum_a w_a . x_a for activations x [R, P A, S]: [R, P, C]."""
+        return self._of_points(x) @ self._weights.value.mT
+
+    def _of_points(self, x: Tensor) -> Tensor:
+        """[R, P, A S]."""
+        return x if self._positions == 1 else x.unflatten(1, (-1, self._positions)).flatten(2)
 
     def update(self, x: Tensor, weighted: Tensor, rule: Update) -> None:
-        """w_c += sum_mu weighted[c, mu] x_mu, for activations x [R, P, S]."""
+        """w_c += sum_mu weighted[c, mu] x_mu, for activations x [R, P, A S]."""
         rule(self._weights, weighted, x, 1.0)
 
 
 class RevealedReadout(Readout):
     """A readout drawn once the first activations are known, so that f(0) = 0 exactly."""
 
-    def __init__(self, layer: Layer, outputs: int) -> None:
-        self._layer = layer
+    def __init__(self, node: Node, outputs: int, positions: int = 1) -> None:
+        """`node`: where it reads."""
+        self._node = node
         self._outputs = outputs
         # No numbers until they are drawn: the neurons must first have fields to be independent of.
-        super().__init__(torch.empty(0, outputs, layer.samples))
+        samples = node.space.basis.shape[-1]
+        super().__init__(torch.empty(0, outputs, positions * samples), positions)
 
     def apply(self, x: Tensor) -> Tensor:
-        if self._layer.draws:
-            self._layer.phi.observe(x.detach())
+        if self._node.draws:
+            self._node.observe(x.detach())
         if not len(self._weights.value):
-            self._weights.value = self._layer.population.gaussian(self._outputs)
+            drawn = self._node.population.gaussian(self._outputs * self._positions)
+            self._weights.value = drawn.flatten(1).unflatten(1, (self._outputs, -1))
         return super().apply(x)
 
 
@@ -170,6 +187,23 @@ class Weights(Stateful):
     def preactivation(self, layer: int, product: Tensor) -> Tensor:
         """h^{l+1} = sigma_l W^l x + sigma_b b^l, from the product sigma_l W^l x."""
         return product + self.scales.bias * self.biases[layer].apply() if self.biases else product
+
+    @property
+    def samples(self) -> int:
+        """Neurons of a layer."""
+        return self.layers[0].samples
+
+    @property
+    def dropped(self) -> list[tuple[float, ...]]:
+        """For each hidden matrix, what its bases left out of phi and of g, relative to the longest fields."""
+        return [
+            (below.phi.space.dropped, above.g.space.dropped)
+            for below, above in itertools.pairwise(self.layers)
+        ]
+
+    def coordinates(self, kind: str) -> list[list[Tensor]]:
+        """Of the current phi or g, layer by layer: of each output, [R, P, k]."""
+        return [getattr(layer, kind).latest for layer in self.layers]
 
     @property
     def directions(self) -> int:

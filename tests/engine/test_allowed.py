@@ -12,14 +12,17 @@ from pydantic import BaseModel, ValidationError
 
 from dmft_engine.methods import METHODS
 from dmft_engine.model.activations import ACTIVATIONS
+from dmft_engine.model.blocks import BLOCKS
 from dmft_engine.model.losses import LOSSES
 from dmft_engine.model.networks import ARCHITECTURES
 from dmft_engine.model.recipe import SCHEDULES
 from dmft_engine.training.dynamics import DYNAMICS
 from dmft_engine.weights.initialisation import BACKWARD_RULES
 from dmft_schema import Capabilities, MlpNetwork
+from dmft_schema.blocks import BLOCKS as BLOCK_MODELS
 from dmft_schema.methods import Method
 from dmft_schema.network import ARCHITECTURES as OFFERED
+from dmft_schema.network import LayeredNetwork
 from dmft_schema.outputs import Outputs
 from dmft_schema.support import CONFLICTS, FEATURES, UNSUPPORTED
 from dmft_schema.training import Training
@@ -41,6 +44,7 @@ ASKING: dict[str, dict[str, Any]] = {
     "nonlinear": {"network": {"activation": "tanh"}},
     "kinks": {"network": {"activation": "relu"}},
     "residual": {"network": {"architecture": "residual", "branch_scale": 1.3}},
+    "composed": {"network": {"architecture": "composed"}},
     "scales": {"network": {"weight_scales": [1.2, 0.8, 1.1]}},
     "biases": {"network": {"bias_scale": 0.3}},
     "lazy": {"network": {"gamma0": 0}},
@@ -53,6 +57,11 @@ ASKING: dict[str, dict[str, Any]] = {
     "fields": {"outputs": {"field_times": [0, -1]}},
 }
 """What asks for each feature of the table, and for no more than it implies."""
+
+MADE_OF_BLOCKS = {name for name, model in OFFERED.items() if not issubclass(model, LayeredNetwork)}
+"""Architectures that the engine knows by their blocks alone."""
+
+NOT_COMPOSED = {method for method, barred in UNSUPPORTED.items() if "composed" in barred}
 
 IMPLIED = {"kinks": {"nonlinear"}, "direct_feedback": {"feedback"}}
 
@@ -71,7 +80,22 @@ def asking(method: str, *wanted: str) -> dict[str, Any]:
     for feature in wanted:
         for section, fields in ASKING[feature].items():
             sections[section] = sections[section] | fields
+    if sections["network"].get("architecture") == "composed":
+        sections["network"] = composed(sections["network"])
     return sections
+
+
+def composed(network: dict[str, Any]) -> dict[str, Any]:
+    """The blocks of an mlp's settings."""
+    depth = network["depth"]
+    scales = network.get("weight_scales", [1.0] * (depth + 1))
+    layers: list[dict[str, Any]] = []
+    for scale in scales[:depth]:
+        bias = network.get("bias_scale", 0.0)
+        layers.append({"block": "dense", "weight_scale": scale, "bias_scale": bias})
+        layers.append({"block": "activation", "name": network["activation"]})
+    layers.append({"block": "readout", "weight_scale": scales[-1]})
+    return {"architecture": "composed", "gamma0": network["gamma0"], "layers": layers}
 
 
 def refusal(sections: dict[str, Any]) -> str | None:
@@ -111,7 +135,7 @@ def test_schema_capabilities_and_engine_are_the_same_set() -> None:
     sets = {
         "methods": (set(MODELS), METHODS),
         "activations": (choices(MlpNetwork, "activation"), ACTIVATIONS),
-        "architectures": (set(OFFERED), ARCHITECTURES),
+        "architectures": (set(OFFERED), ARCHITECTURES.keys() | MADE_OF_BLOCKS),
         "losses": (choices(Training, "loss"), LOSSES),
         "schedules": (choices(Training, "schedule"), SCHEDULES),
         "dynamics": (choices(Training, "dynamics"), DYNAMICS),
@@ -124,13 +148,14 @@ def test_schema_capabilities_and_engine_are_the_same_set() -> None:
         assert set(getattr(listed, name)) == offered == set(implemented), name
     lists = {name for name, field in Capabilities.model_fields.items() if field.annotation == list[str]}
     assert lists == set(sets)
+    assert set(BLOCKS) == set(BLOCK_MODELS)
     assert set(get_args(get_args(Method)[0])) == set(MODELS.values())
     assert set(SETTINGS) == set(METHODS) == set(UNSUPPORTED) == set(listed.unsupported)
 
 
 def test_networks_that_go_with_a_method_are_the_same_set() -> None:
     listed = Capabilities.of_contract("x")
-    every = list(itertools.product(listed.methods, listed.architectures, listed.activations))
+    every = list(itertools.product(listed.methods, ARCHITECTURES, listed.activations))
     by_schema, by_capabilities = set(), set()
     for method, architecture, activation in every:
         sections = problem(method, activation, architecture=architecture)
@@ -177,7 +202,8 @@ def test_no_option_that_a_method_takes_is_overlooked(method: str) -> None:
     """A method that passed over an option would answer with the numbers of another request."""
     plain = run(**asking(method)).arrays
     # static_ntk is the limit gamma0 -> 0 of any gamma0.
-    for feature in set(FEATURES) - {"lazy" if method == "static_ntk" else ""}:
+    # A composed network of an mlp's blocks is that mlp.
+    for feature in set(FEATURES) - {"composed", "lazy" if method == "static_ntk" else ""}:
         sections = asking(method, feature)
         if not allowed(method, sections):
             continue
@@ -212,3 +238,15 @@ def test_kernels_come_in_the_dtype_asked_for(method: str) -> None:
         result = run(**problem(method, options={"dtype": dtype}))
         assert result.diagnostics.dtype == dtype
         assert {str(result.arrays[name].dtype) for name in ("phi_1", "g_2", "ntk")} == {dtype}
+
+
+@pytest.mark.parametrize("method", sorted(set(SETTINGS) - NOT_COMPOSED))
+def test_blocks_of_an_mlp_are_that_mlp(method: str) -> None:
+    """The same draws in the same order: the two agree up to rounding, whatever else is asked for."""
+    for also in ((), ("nonlinear",), ("nonlinear", "momentum"), ("nonlinear", "scales")):
+        if method == "gradient_independence" and "nonlinear" not in also:
+            continue  # Of a deep linear mlp it knows the exact answer.
+        mlp, blocks = (run(**asking(method, *also, *more)).arrays for more in ((), ("composed",)))
+        for name in ("loss", "test_predictions", "ntk", "phi_1", "g_1", "phi_2", "g_2"):
+            scale = np.abs(mlp[name]).max()
+            np.testing.assert_allclose(blocks[name], mlp[name], rtol=0, atol=2e-4 * scale, err_msg=name)

@@ -1,0 +1,253 @@
+"""Blocks: each against torch.nn with the same weights, and what holds of networks made of any of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dmft_engine import Problem
+from dmft_engine.model.composition import Composition
+from dmft_engine.training.optimisers import Sgd
+from dmft_engine.weights.initialisation import dense_weights
+from dmft_engine.weights.matrices import DenseMatrix
+from tests.engine import plain_blocks
+from tests.problems import request, run
+
+Layers = list[dict[str, Any]]
+WIDTH = 12
+
+DENSE = {"block": "dense"}
+TANH = {"block": "activation", "name": "tanh"}
+CONVOLUTION = {"block": "convolution", "size": 3}
+READOUT = {"block": "readout"}
+VECTORS, SEQUENCES, IMAGES = (5,), (4, 3), (4, 5, 2)
+"""Shapes of points, few enough numbers in each that their rows are the input matrix's own coordinates."""
+
+EACH: dict[str, tuple[tuple[int, ...], Layers]] = {
+    "dense": (VECTORS, [DENSE, TANH, DENSE, TANH, READOUT]),
+    "dense, scale and bias": (
+        VECTORS,
+        [
+            DENSE | {"bias_scale": 0.5},
+            TANH,
+            DENSE | {"weight_scale": 1.3, "bias_scale": 0.7},
+            TANH,
+            READOUT | {"weight_scale": 0.8},
+        ],
+    ),
+    "dense at positions": (SEQUENCES, [DENSE, TANH, DENSE, TANH, READOUT]),
+    "convolution": (IMAGES, [CONVOLUTION, TANH, CONVOLUTION, TANH, READOUT]),
+    "convolution, stride, scale and bias": (
+        IMAGES,
+        [
+            CONVOLUTION | {"stride": 2},
+            TANH,
+            CONVOLUTION | {"stride": 2, "weight_scale": 1.2, "bias_scale": 0.3},
+            TANH,
+            READOUT,
+        ],
+    ),
+    "convolution, valid": (
+        IMAGES,
+        [
+            CONVOLUTION | {"size": 2, "padding": "valid"},
+            TANH,
+            CONVOLUTION | {"padding": "valid"},
+            TANH,
+            READOUT,
+        ],
+    ),
+    "convolution, circular": (
+        IMAGES,
+        [
+            CONVOLUTION | {"padding": "circular"},
+            TANH,
+            CONVOLUTION | {"padding": "circular", "stride": 2},
+            TANH,
+            READOUT,
+        ],
+    ),
+    "convolution in one dimension": (
+        SEQUENCES,
+        [CONVOLUTION, TANH, CONVOLUTION | {"size": 2}, TANH, READOUT],
+    ),
+    "activation": (VECTORS, [DENSE, {"block": "activation", "name": "gelu"}, READOUT]),
+    "normalise, rms": (VECTORS, [DENSE, {"block": "normalise", "kind": "rms"}, TANH, DENSE, READOUT]),
+    "normalise, layer": (VECTORS, [DENSE, {"block": "normalise", "kind": "layer"}, TANH, DENSE, READOUT]),
+    "normalise, rms, learned": (
+        VECTORS,
+        [DENSE, {"block": "normalise", "kind": "rms", "learned": True}, TANH, DENSE, READOUT],
+    ),
+    "normalise, layer, learned": (
+        SEQUENCES,
+        [DENSE, {"block": "normalise", "kind": "layer", "learned": True}, TANH, DENSE, READOUT],
+    ),
+    "pool": (IMAGES, [CONVOLUTION, TANH, {"block": "pool", "size": 2}, CONVOLUTION, TANH, READOUT]),
+    "attention": (
+        SEQUENCES,
+        [
+            DENSE,
+            {"block": "attention", "head_size": 3},
+            TANH,
+            {"block": "attention", "scores": "linear"},
+            TANH,
+            READOUT,
+        ],
+    ),
+    "attention, causal": (SEQUENCES, [DENSE, {"block": "attention", "causal": True}, TANH, READOUT]),
+    "residual": (
+        SEQUENCES,
+        [
+            DENSE,
+            {"block": "residual", "scale": 0.7, "branch": [{"block": "attention"}]},
+            {"block": "residual", "branch": [TANH, DENSE, TANH, DENSE]},
+            TANH,
+            READOUT,
+        ],
+    ),
+    "recurrence": (
+        SEQUENCES,
+        [{"block": "recurrence", "weight_scale": 1.2}, TANH, READOUT | {"positions": "last"}],
+    ),
+    "recurrence on a recurrence": (
+        SEQUENCES,
+        [{"block": "recurrence"}, TANH, DENSE | {"bias_scale": 0.4}, {"block": "recurrence"}, TANH, READOUT],
+    ),
+    "readout, flatten": (SEQUENCES, [DENSE, TANH, READOUT | {"positions": "flatten"}]),
+    "readout, last": (SEQUENCES, [DENSE, TANH, READOUT | {"positions": "last"}]),
+}
+
+
+def inputs(shape: tuple[int, ...], points: int, seed: int = 0) -> NDArray:
+    return np.random.default_rng(seed).normal(size=(points, *shape))
+
+
+def problem(shape: tuple[int, ...], layers: Layers, outputs: int = 2, **sections: Any) -> Problem:
+    """With test points, several outputs and, in dimensions, more rows than numbers in each."""
+    x = inputs(shape, 10)
+    y = np.random.default_rng(1).normal(size=(10, outputs))
+    data = {"inputs": x[:6].tolist(), "targets": y[:6].tolist()}
+    data |= {"test_inputs": x[6:].tolist(), "test_targets": y[6:].tolist()}
+    network = {"architecture": "composed", "layers": layers, "gamma0": 0.8}
+    return Problem.from_request(request(data, network=network, **sections))
+
+
+def network_of(given: Problem, width: int = WIDTH) -> Composition:
+    weights = dense_weights(given, width, range(1), 0, torch.float64, "cpu")
+    assert isinstance(weights, Composition)
+    return weights
+
+
+def unit_weights(weights: Composition) -> list[Tensor]:
+    """Copies of all weights, as plain_blocks has them."""
+    matrices = {id(p) for m in weights.hidden if isinstance(m, DenseMatrix) for p in m.parameters()}
+    scaled = ((p.value[0], id(p) in matrices) for p in weights.parameters())
+    return [value * weights.samples**0.5 if hidden else value.clone() for value, hidden in scaled]
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_blocks_are_those_of_torch_forward_backward_and_trained(name: str) -> None:
+    """The same weights: outputs, NTK, and predictions after steps of momentum and decay, all to rounding."""
+    shape, layers = EACH[name]
+    check_against_torch(shape, layers)
+
+
+def check_against_torch(shape: tuple[int, ...], layers: Layers, width: int = WIDTH) -> None:
+    given = problem(shape, layers)
+    ours, gamma0, rate = network_of(given, width), given.network.gamma0, 0.3
+    theirs = [weight.requires_grad_(True) for weight in unit_weights(ours)]
+    velocity = [torch.zeros_like(weight) for weight in theirs]
+    x, y = torch.tensor(inputs(shape, 10)), torch.tensor(given.data.targets)
+    rule = Sgd(momentum=0.5, decay=0.02)
+    for step in range(4):
+        with torch.no_grad():
+            fields = ours.propagate(6)
+        out = plain_blocks.output(layers, x, theirs)
+        torch.testing.assert_close(fields.output[0], out.detach(), rtol=1e-9, atol=1e-9)
+        if step == 1:
+            check_ntk(ours.propagate(10).ntk(torch.empty(0))[0], out, theirs, width)
+        # theta <- theta + v, v <- mu v - eta gamma0^2 N dL/dtheta - decay theta, L = (1/P) sum |f - y|^2 / 2
+        f = out[:6] / (gamma0 * width)
+        gradients = torch.autograd.grad((f - y).square().sum() / 2 / 6, theirs)
+        with torch.no_grad():
+            for weight, v, gradient in zip(theirs, velocity, gradients, strict=True):
+                v.mul_(0.5).sub_(rate * gamma0**2 * width * gradient).sub_(0.02 * weight)
+                weight.add_(v)
+            ours.propagate(6)
+            errors = (y - f.detach()).T[None]
+            ours.update(fields, gamma0 * rate / 6 * errors, rule)
+
+
+def check_ntk(found: Tensor, out: Tensor, weights: list[Tensor], width: int) -> None:
+    """K = (1/N) sum over weights of d(gamma0 N f) / d theta twice, [C, P, C, P]."""
+    rows = [torch.autograd.grad(value, weights, retain_graph=True) for value in out.T.flatten()]
+    jacobian = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+    expected = jacobian @ jacobian.T / width
+    torch.testing.assert_close(found.flatten(2).flatten(0, 1), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_convolution_of_size_one_at_one_position_is_a_dense_block() -> None:
+    x = inputs((7,), 6)
+    data = {"targets": [1.0, -1.0, 1.0, -1.0, 1.0, -1.0]}
+    settings: dict[str, Any] = {"training": {"steps": 20, "learning_rate": 0.2}}
+    one = {"block": "convolution", "size": 1}
+    for method in (
+        {"name": "dmft", "samples": 1024, "replicas": 2},
+        {"name": "finite_width", "width": 30, "ensemble": 2},
+    ):
+        dense = run(data | {"inputs": x.tolist()}, network={"depth": 2}, method=method, **settings).arrays
+        layers = [one, TANH, one, TANH, READOUT]
+        images = data | {"inputs": x[:, None, None].tolist()}
+        network = {"architecture": "composed", "layers": layers}
+        found = run(images, network=network, method=method, **settings).arrays
+        for name in ("loss", "predictions", "ntk", "phi_1", "g_2"):
+            np.testing.assert_allclose(found[name], dense[name], atol=2e-4 * np.abs(dense[name]).max())
+
+
+def test_a_shift_of_every_image_around_the_edges_changes_nothing() -> None:
+    """Circular padding and a readout of the mean."""
+    around = CONVOLUTION | {"padding": "circular"}
+    layers = [around, TANH, around, TANH, READOUT]
+    x = inputs((3, 4, 1), 4)
+    shifted = np.roll(x, (1, 2), axis=(1, 2))
+    results = [
+        run(
+            {"inputs": images.tolist(), "targets": [1.0, -1.0, 1.0, -1.0]},
+            network={"architecture": "composed", "layers": layers},
+            training={"steps": 8, "learning_rate": 1.0},
+            method={"name": "dmft", "samples": 2048, "replicas": 2, "tolerance": 0.05, "dtype": "float64"},
+        ).arrays
+        for images in (x, shifted)
+    ]
+    for name in ("loss", "predictions", "ntk", "phi_1", "phi_2", "g_1", "g_2"):
+        one, other = (result[name] for result in results)
+        errors = [result.get(f"{name}_standard_error") for result in results]
+        if name in ("loss", "predictions", "ntk"):
+            joint = np.hypot(errors[0], errors[1])
+            # Fields of shifted images are other combinations of the same: noise alone may differ.
+            assert (np.abs(one - other) <= 5 * joint + 1e-9).all(), name
+
+
+def test_causal_attention_does_not_see_the_future() -> None:
+    """A token that changes leaves the output at the positions before it, with the same weights."""
+    x = torch.tensor(inputs(SEQUENCES, 10))
+    layers = [DENSE, {"block": "residual", "branch": [{"block": "attention", "causal": True}]}, TANH]
+    changed = x.clone()
+    changed[:, 2] += 1.0
+    outputs = []
+    for tokens in (x, changed):
+        given = problem(SEQUENCES, [*layers, READOUT])
+        assert given.data.inputs is not None
+        given.data.inputs[:] = tokens.numpy()
+        weights = network_of(given)
+        with torch.no_grad():
+            weights.propagate(6)
+        outputs.append(weights.layers[-1].above.x.unflatten(1, (10, -1)))
+    before, after = (output[:, :, :2] for output in outputs)
+    torch.testing.assert_close(before, after, rtol=0, atol=0)
+    assert (outputs[0][:, :, 2:] - outputs[1][:, :, 2:]).abs().amin((0, 1, 3)).max() > 0
