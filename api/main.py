@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from api import openapi, problems
+from api.metrics import Metrics
 from api.middleware import RequestContext
 from api.routes import datasets, figures, results, server, solves
 from api.routing import check_every_route
@@ -72,7 +73,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(module.router)
     problems.install(app)
     openapi.install(app)
-    app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes, root_path=settings.root_path)
+    app.state.metrics = Metrics(server.VERSION)
+    app.add_middleware(
+        RequestContext,
+        metrics=app.state.metrics,
+        max_body_bytes=settings.max_body_bytes,
+        root_path=settings.root_path,
+    )
     origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
     if origins:
         app.add_middleware(

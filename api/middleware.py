@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import secrets
+import time
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.metrics import Metrics
 from api.problems import MEDIA_TYPE, of_http, of_status, unexpected
 from jobs import logs
 
@@ -21,6 +23,13 @@ _SANE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 _KEPT_HEADERS = ("allow", "content-range", "retry-after", "www-authenticate")
 _CLOSE = {"Connection": "close"}
 
+_SECURITY = {
+    # Answers hold what users sent: no browser may take one for a page, frame it, or tell others its address.
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
+
 BODY_SECONDS = 30.0
 """Longest silence of a client in the middle of a body."""
 
@@ -28,8 +37,9 @@ BODY_SECONDS = 30.0
 class RequestContext:
     """Gives each request an id, bounds its body, and makes a problem of every error, bugs included."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, root_path: str = "") -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int, root_path: str = "") -> None:
         self._app = app
+        self._metrics = metrics
         self._max = max_body_bytes
         self._root = root_path
 
@@ -38,6 +48,17 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(self._under_root(scope), receive, send, self._max)
+        begun = time.monotonic()
+        try:
+            await self._answer(exchange, receive)
+        finally:
+            # A path that no route has could be anything; methods too.
+            route = getattr(exchange.scope.get("route"), "path", "none")
+            method = scope["method"] if route != "none" else "any"
+            seconds = (exchange.began or time.monotonic()) - begun
+            self._metrics.answered(method, route, exchange.status, seconds)
+
+    async def _answer(self, exchange: _Exchange, receive: Receive) -> None:
         with logs.about(request_id=exchange.id):
             try:
                 await self._app(exchange.scope, exchange.receive, exchange.send)
@@ -72,6 +93,8 @@ class _Exchange:
         given = headers.get("x-request-id", "")
         self.id = given if _SANE_ID.match(given) else secrets.token_hex(8)
         self.started = False
+        self.began: float | None = None
+        self.status = 499  # that the client went away before an answer began
         self._receive, self._send = receive, send
         self._max = max_body_bytes
         declared = headers.get("content-length", "0")
@@ -121,7 +144,10 @@ class _Exchange:
         headers = MutableHeaders(scope=message)
         headers["X-Request-ID"] = self.id
         self.started = True
-        status = message["status"]
+        self.began = time.monotonic()
+        status = self.status = message["status"]
+        for name, value in _SECURITY.items():
+            headers.setdefault(name, value)
         if status >= 400 and headers.get("content-type") != MEDIA_TYPE:
             self._replaced = True
             kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}

@@ -20,6 +20,7 @@ from jobs.errors import (
     LeaseLost,
     TooManyQueued,
 )
+from jobs.gauges import Gauges, measure
 from jobs.listing import Listing
 from jobs.records import Claim, Reaped, Submission, Tombstone
 from jobs.settings import Settings
@@ -225,6 +226,10 @@ class JobStore:
         seconds, micro = self._redis.time()
         oldest = seconds * 1000 + micro // 1000 - self._settings.lease_milliseconds
         return self._redis.zcount(WORKERS, oldest, "+inf")
+
+    def gauges(self) -> Gauges:
+        """How the whole service is, in numbers."""
+        return measure(self._redis, self._settings, self.live_workers)
 
     # Workers' side
 

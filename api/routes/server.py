@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import platform
 from importlib import metadata, resources
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
 
-from api.auth import public
+from api.auth import admin, public
+from api.metrics import CONTENT_TYPE
 from api.problems import Problem
 from api.routing import Route
 from api.services import ServicesDep
 from dmft_schema import Capabilities
+from dmft_schema.numerics import NUMERICS_VERSION
 
 router = APIRouter(tags=["server"], dependencies=[Depends(public)], route_class=Route)
+
+
+class Version(BaseModel):
+    """Versions that matter to whoever compares two servers.
+
+    Attributes:
+        version: of the service.
+        numerics: results of solves with the same number are the same.
+        python: that runs the API.
+    """
+
+    version: str
+    numerics: str
+    python: str
+
 
 VERSION = metadata.version("dmft-service")
 _PAGE = (resources.files("api") / "static" / "index.html").read_text()
@@ -33,6 +52,24 @@ async def capabilities(services: ServicesDep) -> Capabilities:
         device=settings.device,
         memory_gb=round(settings.solve_bytes / 1e9, 1),
     )
+
+
+@router.get("/version")
+async def version() -> Version:
+    """What runs here."""
+    return Version(version=VERSION, numerics=NUMERICS_VERSION, python=platform.python_version())
+
+
+@router.get(
+    "/metrics",
+    dependencies=[Depends(admin)],
+    response_class=Response,
+    responses={200: {"content": {CONTENT_TYPE: {}}, "description": "Prometheus' text format."}},
+)
+def metrics(request: Request, services: ServicesDep) -> Response:
+    """Solves by status, the queue, workers, disks, Redis, and this process's answers; for an admin's key."""
+    exposition = request.app.state.metrics.exposition(services.store.gauges())
+    return Response(exposition, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
 
 @router.get("/healthz")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.serving import SMALL
 
-PUBLIC = {"/v1/capabilities", "/healthz", "/readyz"}
+PUBLIC = {"/v1/capabilities", "/version", "/healthz", "/readyz"}
 JSON = {"Content-Type": "application/json"}
 
 
