@@ -4,6 +4,7 @@ from dmft_client import Client
 result = Client().solve(dataset="digits", classes=[0, 1], points=20, gamma0=1.0).wait().result()
 """
 
+from dmft_client import nn
 from dmft_client.client import Client
 from dmft_client.compare import Comparison, compare
 from dmft_client.errors import (
@@ -37,4 +38,5 @@ __all__ = [
     "UnexpectedAnswer",
     "WaitTimeout",
     "compare",
+    "nn",
 ]

@@ -11,7 +11,7 @@ from dmft_client.errors import InvalidRequest
 from dmft_schema import FieldError, Outputs, SolveRequest, Training
 from dmft_schema.data import DigitsData, InputData, KernelData, UploadedData
 from dmft_schema.methods import METHODS
-from dmft_schema.network import ARCHITECTURES
+from dmft_schema.network import ARCHITECTURES, BaseNetwork
 from dmft_schema.refusal import problem_of, problem_with
 from dmft_schema.upload import UploadError, of_arrays, to_npz
 
@@ -62,9 +62,20 @@ def place(keyword: str) -> tuple[str, ...]:
     """
     if keyword in PATHS:
         return PATHS[keyword]
-    near = difflib.get_close_matches(keyword, PATHS, n=3)
+    near = difflib.get_close_matches(keyword, [*PATHS, "network"], n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise TypeError(f"solve() got an unknown argument {keyword!r}{hint}")
+
+
+def _network(network: Any) -> dict[str, Any]:
+    """The request's network, as far as `network` says it: what nn.serial made, a model, or as in JSON."""
+    if isinstance(network, list | tuple):
+        return {"architecture": "composed", "layers": list(network)}
+    if isinstance(network, BaseNetwork):
+        return {name: getattr(network, name) for name in network.model_fields_set | {"architecture"}}
+    if isinstance(network, dict):
+        return dict(network)
+    raise TypeError(f"network must be made by dmft_client.nn.serial, or a dict; got {network!r}")
 
 
 def build(arguments: dict[str, Any]) -> SolveRequest:
@@ -74,7 +85,9 @@ def build(arguments: dict[str, Any]) -> SolveRequest:
         TypeError: an unknown keyword; near misses are named.
         InvalidRequest: a value that the server would refuse.
     """
-    nested: dict[str, Any] = {}
+    arguments = dict(arguments)
+    network = arguments.pop("network", None)
+    nested: dict[str, Any] = {} if network is None else {"network": _network(network)}
     for keyword, value in arguments.items():
         *sections, field = place(keyword)
         if value is None:

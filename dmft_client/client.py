@@ -67,10 +67,11 @@ class Client:
         """Submit a solve and return at once with a handle on it.
 
         Keywords are the request's fields, wherever they stand in it: `inputs`, `targets`, `kernel`,
-        `dataset`, `classes`, `points`, `depth`, `activation`, `gamma0`, `learning_rate`, `steps`,
-        `method`, `samples`, `replicas`, `seed`, `tolerance`, `width`, `ensemble`, `kernels`, `name`,
-        `tags` and so on (dmft_schema.request documents them all). Arrays may be lists, or
-        of numpy, pandas, torch or any library that converts to numpy (dmft_schema.arrays).
+        `dataset`, `classes`, `points`, `architecture`, `depth`, `activation`, `gamma0`, `learning_rate`,
+        `steps`, `method`, `samples`, `replicas`, `seed`, `tolerance`, `width`, `ensemble`, `kernels`, `name`,
+        `tags` and so on (dmft_schema.request documents them all). `network` takes what `dmft_client.nn`
+        makes. Arrays may be lists, or of numpy, pandas, torch or any library that converts to numpy
+        (dmft_schema.arrays).
 
         Args:
             request: instead of keywords, a whole request.

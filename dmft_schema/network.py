@@ -205,7 +205,7 @@ class ConvolutionalNetwork(BaseNetwork):
     pool: int = Field(
         1, ge=1, le=limits.MAX_FILTER, description="Size of a mean pool after each activation; 1: none."
     )
-    readout: PositionsName = "mean"
+    positions: PositionsName = Field("mean", description="What of the positions is read out.")
     weight_scales: WeightScales | None = Field(None, description="sigma_0 .. sigma_L. null: all 1.")
     bias_scale: BiasScale = Field(0.0, description="sigma_b of every convolution's bias; 0: none.")
 
@@ -228,7 +228,7 @@ class ConvolutionalNetwork(BaseNetwork):
             blocks += [convolution, ActivationBlock(name=self.activation)]
             if self.pool > 1:
                 blocks.append(PoolBlock(size=self.pool))
-        return [*blocks, ReadoutBlock(positions=self.readout, weight_scale=scales[-1])]
+        return [*blocks, ReadoutBlock(positions=self.positions, weight_scale=scales[-1])]
 
 
 class RecurrentNetwork(BaseNetwork):
@@ -238,7 +238,7 @@ class RecurrentNetwork(BaseNetwork):
     depth: Depth = Field(1, description="Number of recurrences L.")
     activation: ActivationName = "tanh"
     gamma0: Gamma0 = 1.0
-    readout: PositionsName = "last"
+    positions: PositionsName = Field("last", description="What of the positions is read out.")
     weight_scale: Scale = Field(1.0, description="sigma_w of the matrices from one time to the next.")
     input_scale: Scale = Field(1.0, description="sigma of the matrices that bring a recurrence its inputs.")
     bias_scale: BiasScale = Field(0.0, description="sigma_b of every recurrence's bias; 0: none.")
@@ -249,7 +249,7 @@ class RecurrentNetwork(BaseNetwork):
             RecurrenceBlock(activation=self.activation, weight_scale=self.weight_scale),
             ActivationBlock(name=self.activation),
         ]
-        return [*layer * self.depth, ReadoutBlock(positions=self.readout)]
+        return [*layer * self.depth, ReadoutBlock(positions=self.positions)]
 
 
 class TransformerNetwork(BaseNetwork):
@@ -270,7 +270,7 @@ class TransformerNetwork(BaseNetwork):
     learned: bool = Field(False, description="Whether gains and offsets of normalisations are trained.")
     branch_scale: float = Field(1.0, gt=0, le=limits.MAX_SCALE, description="beta.")
     branch_power: float = Field(0.5, ge=0, le=1, description="Branches are scaled by beta / L^power.")
-    readout: PositionsName = "mean"
+    positions: PositionsName = Field("mean", description="What of the positions is read out.")
     bias_scale: BiasScale = Field(0.0, description="sigma_b of the dense blocks' biases; 0: none.")
 
     def expanded(self) -> list[Block]:
@@ -287,7 +287,7 @@ class TransformerNetwork(BaseNetwork):
                 scale=scale,
             ),
         ]
-        return [dense, *pair * self.depth, *norm, ReadoutBlock(positions=self.readout)]
+        return [dense, *pair * self.depth, *norm, ReadoutBlock(positions=self.positions)]
 
 
 class ComposedNetwork(BaseNetwork):

@@ -61,7 +61,7 @@ def test_a_residual_network_has_branches_that_are_scaled_by_its_depth() -> None:
 
 
 def test_a_convolutional_network_convolves_and_pools_in_turn() -> None:
-    network = ConvolutionalNetwork(depth=2, size=5, pool=2, readout="flatten")
+    network = ConvolutionalNetwork(depth=2, size=5, pool=2, positions="flatten")
     shapes = network.check_shape(Shape((8, 8), 3))
     assert [s.positions for s in shapes] == [(8, 8), (8, 8), (8, 8), (4, 4), (4, 4), (4, 4), (2, 2), ()]
     assert names(network) == ["convolution", "activation", "pool"] * 2 + ["readout"]
@@ -71,7 +71,7 @@ def test_data_come_to_a_first_recurrence_through_a_dense_block() -> None:
     first = composed({"block": "recurrence"}, {"block": "activation"}, READOUT)
     assert names(first) == ["dense", "recurrence", "activation", "readout"]
     assert first.blocks == composed(DENSE, *first.layers).blocks
-    assert first.blocks == RecurrentNetwork(readout="mean").blocks
+    assert first.blocks == RecurrentNetwork(positions="mean").blocks
     assert len(first.check_shape(SEQUENCE)) == len(first.blocks) + 1
 
 
