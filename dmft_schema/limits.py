@@ -76,5 +76,8 @@ MAX_FILTER_OFFSETS = 256
 """Matrices of a convolution between neurons: its size, squared for images."""
 
 MAX_HEAD_SIZE = 256
+MAX_HEAD_GROUP = 1024
+"""Least common multiple of a network's head sizes."""
+
 MAX_ROWS = 10_000_000
 """Points times positions, where a network has most of them."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from dmft_schema import limits
 from dmft_schema.blocks import ResidualBlock
+from dmft_schema.layout import Layout, Link, spread
 from dmft_schema.methods import (
     AlternatingMethod,
     FiniteWidthMethod,
@@ -26,6 +27,12 @@ GIGABYTE = 1e9
 PROCESS_BYTES = 5e8
 """A solver process with torch, before it has anything to solve, and what its allocator keeps."""
 
+FIELDS_KNOWN = 0.45
+"""The same for fields alone, where random vectors make room for them."""
+
+GROWING = 3.0
+"""Memory for bases over their size: they grow by doubling, and what is made on the way is there besides."""
+
 MOST_KNOWN = 0.8
 """Known directions over neurons of a replica, past which too little is left to be orthogonal to."""
 
@@ -38,6 +45,7 @@ class Demand:
     """All that the memory of a solve depends on.
 
     Attributes:
+        layout: what a network of blocks holds; None of mlp and residual networks.
         kind: the way to solve it: revealing, perturbation, alternating, algebraic, static or dense.
         points, test_points, outputs, steps, depth: P, P', C, T, L.
         shared: all layers have the same neurons.
@@ -68,6 +76,7 @@ class Demand:
     samples: int | None
     replicas: int
     tolerance: float
+    layout: Layout | None = None
 
     @classmethod
     def of(cls, asked: SolveAsked, data: Sizes) -> Demand:
@@ -97,6 +106,7 @@ class Demand:
             samples=samples,
             replicas=replicas,
             tolerance=getattr(method, "tolerance", 1e-3),
+            layout=Layout.of(network, data.shape),
         )
 
     @property
@@ -127,16 +137,42 @@ class Demand:
     @property
     def known(self) -> float:
         """Directions known in one population: phi, g, columns from below and rows from above."""
+        if self.layout is not None:
+            return self._most_known(self.layout)
         if not self.reveals:
             # At t = 0, when the last is drawn: inputs, phi and readouts.
             return 2 * self.all_points + self.outputs
         return 2 * sum(self.directions) * (self.depth if self.shared else 1)
 
+    def directions_of(self, link: Link) -> tuple[float, float]:
+        """Directions of the fields that a matrix reads, and of the gradients that come back to it."""
+        phi, g = self.directions
+        rough = self.layout.roughness if self.layout else 1.0
+        phi, g = phi * rough * spread(link.rows_in), g * rough * spread(link.rows_out)
+        steps = self.steps
+        most = steps * self.all_points * link.rows_in, steps * self.points * self.outputs * link.rows_out
+        if link.source is None:
+            return float(min(self.all_points * link.rows_in, link.inputs or most[0])), min(g, most[1])
+        return min(phi, most[0]), min(g, most[1])
+
+    def _most_known(self, layout: Layout) -> float:
+        """Fields of the population that most matrices read or write at, and readouts. Random vectors make
+        room for fields (populations/population.py), up to half a population."""
+        fields = [float(self.outputs)] * layout.populations
+        for link in layout.links:
+            phi, g = self.directions_of(link)
+            fields[link.target] += g * link.own_exit
+            fields[link.source if link.source is not None else link.target] += phi
+        return max(fields) * MOST_KNOWN / FIELDS_KNOWN
+
     @property
     def enough_samples(self) -> int:
-        """Samples over all replicas that have room for what is known; a replica has a multiple of 256."""
+        """Samples over all replicas that have room for what is known; a replica has a multiple of 256, and
+        whole heads."""
         needed = max(self.known / MOST_KNOWN, limits.DEFAULT_SAMPLES / self.replicas)
-        return 256 * -int(-needed // 256) * self.replicas
+        unit = math.lcm(256, self.layout.group if self.layout else 1)
+        most = max(1, limits.MAX_SAMPLES // self.replicas // unit)
+        return unit * min(-int(-needed // unit), most) * self.replicas
 
 
 def _richness(gamma0: float) -> float:
@@ -161,7 +197,35 @@ def _kind(asked: SolveAsked, data: Sizes) -> str:
     return "algebraic" if algebraic and not asked.outputs.field_times else "revealing"
 
 
+def _revealing_blocks(d: Demand, layout: Layout) -> float:
+    samples = (d.samples or d.enough_samples) / d.replicas
+    room = min(1.0, MOST_KNOWN * samples / d.known)
+    held = layout.populations * min(d.known, samples) * samples
+    working = 0.0
+    largest = 1.0
+    for link in layout.links:
+        phi, g = (k * room for k in d.directions_of(link))
+        largest = max(largest, phi, g)
+        if link.source is None:
+            held += (phi + g) * samples
+            continue
+        # Bases, and for each offset columns, rows and what couples them.
+        held += (1 + link.matrices) * (phi + g) * samples + (3 + d.copies) * link.matrices * phi * g
+        rows = d.all_points * max(link.rows_in, link.rows_out)
+        working = max(working, rows * link.matrices * max(phi, g))
+    return d.replicas * (GROWING * held + working + _passing(d, layout) * samples) * d.itemsize + _records(
+        d, largest, largest
+    )
+
+
+def _passing(d: Demand, layout: Layout) -> float:
+    """Numbers for each neuron that a pass through the network and back holds."""
+    return d.all_points * (layout.rows + layout.scores) * 2 * (1 + d.outputs)
+
+
 def _revealing(d: Demand) -> float:
+    if d.layout is not None:
+        return _revealing_blocks(d, d.layout)
     samples = (d.samples or d.enough_samples) / d.replicas
     phi, g = d.directions
     # Never more than a population has room for.
@@ -176,7 +240,8 @@ def _revealing(d: Demand) -> float:
 
 def _records(d: Demand, phi: float, g: float) -> float:
     """Kernels as factors: all layers while training goes on, one a few times more when it is written."""
-    factors = d.times * d.points * max(phi, d.outputs * g) * d.replicas * d.itemsize
+    positions = d.layout.most_rows if d.layout else 1
+    factors = d.times * d.points * positions * max(phi, d.outputs * g) * d.replicas * d.itemsize
     total = (d.kernels * d.depth + 3 * (d.kernels > 0)) * factors
     if d.responses:
         total += 3 * d.depth * d.steps * d.points * (1 + d.outputs) * (phi + g) * d.replicas * d.itemsize
@@ -206,6 +271,10 @@ def _algebraic(d: Demand) -> float:
 
 
 def _static(d: Demand) -> float:
+    if d.layout is not None:
+        rows = d.all_points * d.layout.most_rows
+        kernels = 6 * (d.depth + 1) * rows**2 + 4 * (d.all_points * d.outputs) ** 2
+        return 8 * kernels + 4 * CHUNK_BYTES["static"]
     kernels = 6 * (d.depth + 1) * d.all_points**2 + 4 * (d.all_points * d.outputs) ** 2
     return 8 * kernels + 4 * CHUNK_BYTES["static"]
 
@@ -213,9 +282,23 @@ def _static(d: Demand) -> float:
 def _dense(d: Demand) -> float:
     assert d.samples is not None
     width = d.samples / d.replicas
+    if d.layout is not None:
+        return _dense_blocks(d, d.layout, width)
     phi, g = (min(k, width) for k in replace(d, tolerance=1e-3).directions)
     member = d.depth * width * (width * (d.copies + 1) + 2 * (phi + g) + 8 * d.all_points * (1 + d.outputs))
     together = max(1.0, min(d.replicas, CHUNK_BYTES["finite_width"] / (d.depth * width**2 * d.itemsize)))
+    return member * together * d.itemsize + _records(d, phi, g)
+
+
+def _dense_blocks(d: Demand, layout: Layout, width: float) -> float:
+    found = [replace(d, tolerance=1e-3).directions_of(link) for link in layout.links]
+    phi, g = (min(max(k), width) for k in zip(*found, strict=True))
+    matrices = max(1, layout.matrices)
+    passing = _passing(d, layout) * width
+    member = matrices * width**2 * (d.copies + 2) + passing + 2 * layout.layers * (phi + g) * width
+    # As the engine groups them (methods/finite_width.py).
+    entries = width * (matrices * width + 8 * layout.layers * d.all_points * layout.most_rows)
+    together = max(1.0, min(d.replicas, CHUNK_BYTES["finite_width"] / (entries * d.itemsize)))
     return member * together * d.itemsize + _records(d, phi, g)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
@@ -101,6 +102,12 @@ class BaseNetwork(StrictModel):
         shapes = self.check_shape(shape)
         matrices = sum(block.matrices(len(shape.positions)) for block in self.all_blocks)
         return max(shape.count for shape in shapes), matrices
+
+    @property
+    def group(self) -> int:
+        """Neurons that meet in a nonlinearity: populations hold a multiple of them."""
+        heads = [block.head_size for block in self.all_blocks if isinstance(block, AttentionBlock)]
+        return math.lcm(*heads)
 
     @property
     def activations(self) -> set[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dmft_schema import limits
-from dmft_schema.methods import Method
+from dmft_schema.methods import FiniteWidthMethod, Method
 from dmft_schema.network import BaseNetwork, LayeredNetwork
 from dmft_schema.outputs import Outputs
 from dmft_schema.shapes import ShapeError
@@ -178,6 +178,29 @@ def check_support(request: SolveAsked) -> None:
         )
     if training.dynamics == "gradient_flow":
         _check_flow(training)
+    _check_heads(request.method, request.network.group)
+
+
+def _check_heads(method: Method, group: int) -> None:
+    """Populations must be whole heads."""
+    if group > limits.MAX_HEAD_GROUP:
+        raise ValueError(
+            f"network has attention of several head sizes, whose least common multiple is {group} (limit: "
+            f"{limits.MAX_HEAD_GROUP}); use one head size"
+        )
+    if isinstance(method, FiniteWidthMethod):
+        field, neurons, parts = "method.width", method.width, 1
+    else:
+        parts = getattr(method, "replicas", 1)
+        field, neurons = (
+            "method.samples over method.replicas",
+            (getattr(method, "samples", None) or 0) // parts,
+        )
+    if neurons % group:
+        fits = max(1, round(neurons / group)) * group * parts
+        raise ValueError(
+            f"{field} = {neurons} neurons must be a multiple of attention's head_size, {group}: use {fits}"
+        )
 
 
 def _check_flow(training: Training) -> None:
