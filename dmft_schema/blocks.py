@@ -7,6 +7,8 @@ Every class here is listed in BLOCKS by its name; a subclass of Block defined an
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, WrapValidator
@@ -22,6 +24,9 @@ BiasScale = Annotated[float, Field(ge=0, le=limits.MAX_SCALE)]
 
 BLOCKS: dict[str, type[Block]] = {}
 """Name in JSON -> the block's model."""
+
+ENTRY_POINTS = "dmft.blocks"
+"""Group of the entry points by which other packages name theirs."""
 
 
 class Block(StrictModel):
@@ -57,6 +62,17 @@ class Block(StrictModel):
             ShapeError: it cannot take it.
         """
         return shape
+
+    def forward(self, x: Any) -> Any:
+        """Of a block from outside the package that has no weights: what it makes of a field.
+
+        Args:
+            x: a torch tensor [R, P, *positions, S]: replicas, points, positions and neurons.
+
+        Returns:
+            The same of the positions that `shape_after` says, by operations that autograd knows.
+        """
+        raise NotImplementedError(f"block {self.block} is none of the engine's, and has no forward pass")
 
     def matrices(self, axes: int) -> int:
         """Matrices that it has where points have positions along so many axes, inner blocks' aside."""
@@ -116,6 +132,17 @@ class ConvolutionBlock(Block):
         inside = self.size - 1 if self.padding == "valid" else 0
         return shape.at(tuple(-(-(n - inside) // self.stride) for n in shape.positions)).of_neurons()
 
+    def forward(self, x: Any) -> Any:
+        """Of a block from outside the package that has no weights: what it makes of a field.
+
+        Args:
+            x: a torch tensor [R, P, *positions, S]: replicas, points, positions and neurons.
+
+        Returns:
+            The same of the positions that `shape_after` says, by operations that autograd knows.
+        """
+        raise NotImplementedError(f"block {self.block} is none of the engine's, and has no forward pass")
+
     def matrices(self, axes: int) -> int:
         return self.size**axes
 
@@ -168,6 +195,17 @@ class AttentionBlock(Block):
         if self.causal and len(shape.positions) > 1:
             raise ShapeError(f"causal attention needs positions in one order, [times, N]; it got {shape}")
         return shape
+
+    def forward(self, x: Any) -> Any:
+        """Of a block from outside the package that has no weights: what it makes of a field.
+
+        Args:
+            x: a torch tensor [R, P, *positions, S]: replicas, points, positions and neurons.
+
+        Returns:
+            The same of the positions that `shape_after` says, by operations that autograd knows.
+        """
+        raise NotImplementedError(f"block {self.block} is none of the engine's, and has no forward pass")
 
     def matrices(self, axes: int) -> int:
         return 4
@@ -227,6 +265,13 @@ class ReadoutBlock(Block):
         return shape.at(())
 
 
+@cache
+def from_other_packages() -> None:
+    """Import the blocks that installed packages name, so that they are among BLOCKS."""
+    for point in entry_points(group=ENTRY_POINTS):
+        point.load()
+
+
 def _by_name(value: Any, handler: Any, info: ValidationInfo) -> Any:
     """The block that `value` names, of this package or another: places in errors then name no union."""
     if isinstance(value, Block):
@@ -234,6 +279,8 @@ def _by_name(value: Any, handler: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, dict):
         raise PydanticCustomError("block", 'must be an object such as {"block": "dense"}')
     name = value.get("block")
+    if isinstance(name, str) and name not in BLOCKS:
+        from_other_packages()
     model = BLOCKS.get(name) if isinstance(name, str) else None
     if model is None:
         known = ", ".join(sorted(BLOCKS))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from dmft_schema import limits, names
 from dmft_schema import methods as method_models
 from dmft_schema.base import OpenModel
-from dmft_schema.blocks import BLOCKS
+from dmft_schema.blocks import BLOCKS, from_other_packages
 from dmft_schema.network import ARCHITECTURES
 from dmft_schema.support import FEATURES, UNSUPPORTED
 
@@ -40,6 +40,7 @@ class Capabilities(OpenModel):
     @classmethod
     def of_contract(cls, version: str, **server_limits: Any) -> Capabilities:
         """The contract's names and limits, with this server's own limits beside them."""
+        from_other_packages()
         constants = {name.lower(): value for name, value in vars(limits).items() if name.isupper()}
         return cls(
             methods=[get_args(m.model_fields["name"].annotation)[0] for m in method_models.METHODS],
