@@ -90,7 +90,8 @@ class ResultDocument(OpenModel):
     summary: Summary
     diagnostics: Diagnostics
     manifest: dict[str, Any] = Field(
-        default={}, description="Checksums, shapes, dtypes, invariants checked, request, citation."
+        default={},
+        description="Checksums, shapes, dtypes, invariants checked, citation, request, id of the solve.",
     )
 
 

@@ -61,6 +61,11 @@ class Artifacts:
         """What the folder of an attempt is called."""
         return f"{job_id}.{epoch}"
 
+    @staticmethod
+    def is_of(name: str, job_id: str) -> bool:
+        """Whether a result is what the job itself computed."""
+        return name.rsplit(".", 1)[0] == job_id
+
     def new_result(self, job_id: str, epoch: str) -> tuple[str, Path]:
         """An empty folder for one attempt: its name and path."""
         name = self.result_name(job_id, epoch)

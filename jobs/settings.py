@@ -80,8 +80,7 @@ class Settings(BaseSettings):
     )
     reuse_across_users: bool = Field(
         False,
-        description="Whether a user's finished result answers another user's same request "
-        "(it shows the name and tags the first gave it).",
+        description="Whether a user's finished result answers another user's same request.",
     )
     max_body_bytes: int = Field(64 * 2**20, gt=0, le=_BYTES, description="Largest request body, in bytes.")
     min_free_bytes: int = Field(

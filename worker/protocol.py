@@ -22,6 +22,7 @@ class SolveCommand(BaseModel):
     kind: Literal["solve"] = "solve"
     request: SolveRequest
     folder: str
+    job_id: str = ""
     dataset: str | None = None
     device: str
     threads: int

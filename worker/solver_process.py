@@ -147,7 +147,9 @@ def _write(result: Result, folder: Path, command: SolveCommand) -> JobError | No
     """
     try:
         document = result.document()
+        # At the end, where jobs/own_results.py puts another solve's in their place.
         document.manifest["request"] = command.request.model_dump(mode="json")
+        document.manifest["solve_id"] = command.job_id
         text = document.model_dump_json()
         ResultDocument.model_validate_json(text)
     except ValidationError as refusal:

@@ -131,6 +131,7 @@ class Supervisor:
                 SolveCommand(
                     request=claim.request,
                     folder=str(folder),
+                    job_id=claim.id,
                     dataset=dataset,
                     device=self._settings.device,
                     threads=self._settings.solver_threads,

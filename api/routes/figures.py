@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth import CurrentUser, user
 from api.problems import Problem
-from api.routes.results import artifact
+from api.routes.results import finished
 from api.routes.server import VERSION
 from api.routing import Route
 from api.services import Services, ServicesDep
@@ -47,9 +47,9 @@ async def figure(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """A picture of a result. Light on dark with `theme=dark`; one layer with `layer`."""
-    name = await run_in_threadpool(artifact, services, job_id, caller)
+    _, name = await run_in_threadpool(finished, services, job_id, caller)
     # A result never changes, nor does what one version draws of it.
-    drawn = f"{VERSION} {name} {kind} {format} {options.model_dump_json()}"
+    drawn = f"{VERSION} {job_id} {name} {kind} {format} {options.model_dump_json()}"
     etag = f'"{hashlib.sha256(drawn.encode()).hexdigest()[:32]}"'
     if etag in (if_none_match or ""):
         return Response(status_code=304, headers={"ETag": etag})

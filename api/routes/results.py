@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal, cast
 
+import anyio
 import numpy as np
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from numpy.typing import NDArray
 from pydantic_core import to_json
-from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Receive, Scope, Send
 
 from api.auth import CurrentUser, user
 from api.problems import Problem, invalid
 from api.routing import Route
 from api.services import Services, ServicesDep
-from dmft_schema import FieldError, KernelSlice, ResultDocument, kernel_slice
+from dmft_schema import FieldError, Job, KernelSlice, ResultDocument, kernel_slice
+from jobs import own_results
 from jobs.artifacts import RESULT_JSON, RESULT_NPZ
 from jobs.keys import User
+from jobs.own_results import Labels, Spliced
 
 router = APIRouter(prefix="/v1/solves", tags=["results"], dependencies=[Depends(user)], route_class=Route)
 
 
-def artifact(services: Services, job_id: str, caller: User) -> str:
-    """The name of a finished solve's files, or the problem that says why there are none."""
+def finished(services: Services, job_id: str, caller: User) -> tuple[Job, str]:
+    """A finished solve and the name of its files, or the problem that says why there are none."""
     job = services.job_of(job_id, caller)
     if not job.status.final:
         waiting = f" ({job.waiting_reason})" if job.waiting_reason else ""
@@ -41,7 +46,7 @@ def artifact(services: Services, job_id: str, caller: User) -> str:
     if name is None:
         why = f": {job.error.message}. {job.error.advice}" if job.error else ""
         raise Problem(404, "no_result", f"solve {job_id} {job.status} before it had a result{why}")
-    return name
+    return job, name
 
 
 class _File(FileResponse):
@@ -56,7 +61,7 @@ class _File(FileResponse):
             nonlocal refused
             if message["type"] == "http.response.start" and message["status"] in (400, 416):
                 refused = True
-                size = (await run_in_threadpool(os.stat, self.path)).st_size
+                size = int(self.headers["content-length"])
                 detail = f"the Range asked for is none of this file of {size} bytes"
                 headers = {"Content-Range": f"bytes */{size}"}
                 problem = Problem(416, "range_not_satisfiable", detail, headers=headers)
@@ -67,13 +72,45 @@ class _File(FileResponse):
         await super().__call__(scope, receive, send_checked)
 
 
-def _file(path: Path, name: str, media_type: str, if_none_match: str | None) -> Response:
+class _Spliced(_File):
+    """The same of a file of which only a part is stored."""
+
+    def __init__(self, path: Path, content: Spliced, changed: float, **options: Any) -> None:
+        known = list(path.stat())
+        known[stat.ST_SIZE], known[stat.ST_MTIME] = content.size, int(changed)
+        super().__init__(path, stat_result=os.stat_result(known), **options)
+        self._content = content
+
+    @asynccontextmanager
+    async def _open_file(self) -> AsyncIterator[anyio.AsyncFile[bytes]]:
+        yield anyio.wrap_file(cast(IO[bytes], io.BufferedReader(self._content)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._content.close()
+
+
+_SPLICE = {RESULT_JSON: own_results.document, RESULT_NPZ: own_results.archive}
+
+
+def _file(
+    services: Services, job: Job, artifact: str, file: str, media_type: str, if_none_match: str | None
+) -> Response:
+    path = services.artifacts.result_file(artifact, file)
+    its_own = services.artifacts.is_of(artifact, job.id)
+    labels = Labels.of(job)
     # An attempt's files never change, so the attempt's name is a strong validator.
-    etag = f'"{name}"'
+    etag = f'"{artifact}"' if its_own else own_results.validator(artifact, labels)
     known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
     if etag in known or "*" in known:
         return Response(status_code=304, headers={"ETag": etag})
-    return _File(path, media_type=media_type, headers={"ETag": etag})
+    if its_own:
+        return _File(path, media_type=media_type, headers={"ETag": etag})
+    content = _SPLICE[file](path, labels)
+    changed = job.finished_at.timestamp() if job.finished_at else 0.0
+    return _Spliced(path, content, changed, media_type=media_type, headers={"ETag": etag})
 
 
 IfNoneMatch = Annotated[str | None, Header()]
@@ -84,9 +121,8 @@ def result(
     job_id: str, services: ServicesDep, caller: CurrentUser, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Curves, predictions, summary and diagnostics. Failed and cancelled solves may have a partial one."""
-    name = artifact(services, job_id, caller)
-    path = services.artifacts.result_file(name, RESULT_JSON)
-    return _file(path, name, "application/json", if_none_match)
+    job, name = finished(services, job_id, caller)
+    return _file(services, job, name, RESULT_JSON, "application/json", if_none_match)
 
 
 @router.get(
@@ -98,9 +134,8 @@ def result_npz(
     job_id: str, services: ServicesDep, caller: CurrentUser, if_none_match: IfNoneMatch = None
 ) -> Response:
     """The same arrays and the kernels, as NPZ. Ranges are honoured."""
-    name = artifact(services, job_id, caller)
-    path = services.artifacts.result_file(name, RESULT_NPZ)
-    response = _file(path, name, "application/octet-stream", if_none_match)
+    job, name = finished(services, job_id, caller)
+    response = _file(services, job, name, RESULT_NPZ, "application/octet-stream", if_none_match)
     response.headers["Content-Disposition"] = f'attachment; filename="{job_id}.npz"'
     return response
 
@@ -118,7 +153,7 @@ def kernel(
     s: Annotated[int | None, Query(description="The other time; t when absent.")] = None,
 ) -> Response:
     """One kernel or response between two times, [P, P] (or [P, C, P, C] for g and ntk with C > 1 outputs)."""
-    name = artifact(services, job_id, caller)
+    _, name = finished(services, job_id, caller)
     path = services.artifacts.result_file(name, RESULT_NPZ)
     with np.load(path, allow_pickle=False) as arrays:
         try:
