@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dmft_client import labelled
+from dmft_client import labelled, notebook
 from dmft_client.errors import UnexpectedAnswer
 from dmft_schema import Diagnostics, Summary, kernel_slice
 from dmft_schema.base import FROM_ANY_VERSION
@@ -79,6 +79,9 @@ class Result:
     def to_dataframe(self) -> pd.DataFrame:
         """The trajectory as a table, a row for each recorded step; see labelled.to_dataframe."""
         return labelled.to_dataframe(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.of_result(self)
 
     @property
     def times(self) -> NDArray:

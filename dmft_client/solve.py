@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from tqdm import tqdm
 
-from dmft_client import events
+from dmft_client import events, notebook
 from dmft_client.errors import (
     ApiError,
     ConnectionFailed,
@@ -63,6 +63,9 @@ class Solve:
 
     def __repr__(self) -> str:
         return f"<Solve {self.id} {self._job.status}>"
+
+    def _repr_html_(self) -> str:
+        return notebook.of_solve(self._job)
 
     def job(self) -> Job:
         """Everything the server says of it, asked afresh."""
