@@ -32,7 +32,7 @@ class ComposedFields(Fields):
     """Fields of a composed network; rows of h, phi, g and z are points at positions.
 
     Layer l is the l-th weight-bearing block: h^l is what it makes and g^l its gradient, phi^l is what the
-    next one takes. z is not kept: it is g of the same place where no activation stands between.
+    next one takes, z^l its gradient, where fields are kept.
 
     Attributes:
         parts: what is trained.
@@ -147,7 +147,7 @@ class Composition:
             h=[layer.below.h.detach() for layer in self.layers],
             phi=[layer.above.x.detach() for layer in self.layers],
             g=[layer.below.tap.g for layer in self.layers],
-            z=[],
+            z=[layer.above.taken.g for layer in self.layers if layer.above.taken is not None],
             output=output.detach(),
             scales=Scales((self._readout.part.scale,), 0.0),
             parts=builder.parts,

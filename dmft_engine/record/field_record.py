@@ -34,7 +34,7 @@ class FieldRecord(Stateful):
         self._points = points
         self._recorded: list[int] = []
         self._whole: dict[str, list[Tensor]] = {}
-        """[P, C, R S] at each time, by name and layer: of a record that is one of several."""
+        """[P, C (, A), R S] at each time, by name and layer: of a record that is one of several."""
         self._arrays: dict[str, list[Tensor]] = {}
         """What is made of them at each time, by name: of a record that stands alone."""
 
@@ -48,16 +48,18 @@ class FieldRecord(Stateful):
             NotFinite: a value is not finite.
         """
         by_point = {}
+        points = fields.output.shape[1]
         for layer in range(len(fields.h)):
             for name, field in (
                 ("h", fields.h[layer][:, None]),
                 ("phi", fields.phi[layer][:, None]),
                 ("g", fields.g[layer]),
-                *([("z", fields.z[layer])] if fields.z else []),
+                ("z", fields.z[layer]),
             ):
-                # [R, C or 1, A, S] -> [P, C, R S]: the neurons of one replica after another.
-                own = field[:, :, : self._points].permute(2, 1, 0, 3).flatten(2)
-                by_point[f"{name}_{layer + 1}"] = own.cpu()
+                # [R, C or 1, P A, S] -> [P, C (, A), R S]: the neurons of one replica after another.
+                by_position = field.unflatten(2, (points, -1))[:, :, : self._points]
+                own = by_position.permute(2, 1, 3, 0, 4).flatten(3)
+                by_point[f"{name}_{layer + 1}"] = (own if own.shape[2] > 1 else own[:, :, 0]).cpu()
         if self._merged:
             kept, new = self._whole, by_point
         else:
@@ -75,7 +77,7 @@ class FieldRecord(Stateful):
     def _made(self, name: str, by_point: NDArray) -> dict[str, NDArray]:
         counts, edges = _histogram(by_point)
         return {
-            f"fields_{name}": _single(by_point[:, :, : self._neurons]),
+            f"fields_{name}": _single(by_point[..., : self._neurons]),
             f"histogram_{name}": counts,
             f"histogram_bins_{name}": edges,
         }
@@ -84,7 +86,8 @@ class FieldRecord(Stateful):
     def arrays(records: list[FieldRecord], scalar_output: bool) -> dict[str, NDArray]:
         """Of records of the same steps, one chunk of replicas each, as of one record of all of them.
 
-        By name; samples [F, P, n], and [F, P, C, n] for z and g of several outputs.
+        By name; samples [F, P, n], and [F, P, C, n] for z and g of several outputs; [F, P (, C), A, n] of A
+        positions.
         """
         first = records[0]
         found = {key: [value.numpy() for value in values] for key, values in first._arrays.items()}
@@ -97,7 +100,7 @@ class FieldRecord(Stateful):
         for key, values in found.items():
             stacked = np.array(values)
             of_one_output = scalar_output or key.startswith(("fields_h", "fields_phi"))
-            arrays[key] = stacked[:, :, 0] if stacked.ndim == 4 and of_one_output else stacked
+            arrays[key] = stacked[:, :, 0] if stacked.ndim > 3 and of_one_output else stacked
         return arrays
 
 

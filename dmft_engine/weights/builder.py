@@ -70,6 +70,7 @@ class Builder(ABC):
         self.device = device
         self.dtype = dtype
         self._data = problem.data
+        self._keeps_fields = bool(problem.outputs.field_times)
         self._replicas = replicas
         self._tolerance = tolerance
         self.nodes: list[Node] = []
@@ -103,7 +104,8 @@ class Builder(ABC):
     def site(self, entry: Node | None = None, exit: Node | None = None) -> Site:
         """Of the next weight-bearing block, with the nodes where its own matrices see the field that it
         takes and the gradient of what it makes, if they do."""
-        self.sites.append(Site(entry or self.node(None), exit or self.node(None), self.tap()))
+        taken = self.tap() if self._keeps_fields else None
+        self.sites.append(Site(entry or self.node(None), exit or self.node(None), self.tap(), taken))
         return self.sites[-1]
 
     def tap(self) -> Tap:

@@ -16,6 +16,7 @@ class Site:
     Attributes:
         entry, exit: nodes that see its fields x and g.
         tap: where g passes.
+        taken: where the gradient of x passes, if fields are kept.
         x: what the block took, [R, rows, S]; without entries where it took the data.
         h: what it made.
     """
@@ -23,15 +24,16 @@ class Site:
     x: Tensor
     h: Tensor
 
-    def __init__(self, entry: Node, exit: Node, tap: Tap) -> None:
+    def __init__(self, entry: Node, exit: Node, tap: Tap, taken: Tap | None) -> None:
         self.entry = entry
         self.exit = exit
         self.tap = tap
+        self.taken = taken
 
     def enter(self, x: Tensor) -> Tensor:
         """The same field, as the block takes it."""
-        self.x = x
-        return x
+        self.x = x if self.taken is None or not x.requires_grad else self.taken.mark(x)
+        return self.x
 
     def leave(self, h: Tensor) -> Tensor:
         """The same field, as the block makes it, and where its gradient is g."""

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmft_engine import Problem
+from dmft_engine import Problem, solve
 from dmft_engine.model.composition import Composition
+from dmft_engine.model.networks import AnyWeights
 from dmft_engine.training.optimisers import Sgd
-from dmft_engine.weights.initialisation import dense_weights
+from dmft_engine.weights.initialisation import dense_weights, revealed_weights
 from dmft_engine.weights.matrices import DenseMatrix
 from tests.engine import plain_blocks
 from tests.problems import request, run
@@ -123,14 +124,18 @@ EACH: dict[str, tuple[tuple[int, ...], Layers]] = {
 }
 
 
+def slow(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 def inputs(shape: tuple[int, ...], points: int, seed: int = 0) -> NDArray:
     return np.random.default_rng(seed).normal(size=(points, *shape))
 
 
-def problem(shape: tuple[int, ...], layers: Layers, outputs: int = 2, **sections: Any) -> Problem:
+def problem(shape: tuple[int, ...], layers: Layers, **sections: Any) -> Problem:
     """With test points, several outputs and, in dimensions, more rows than numbers in each."""
     x = inputs(shape, 10)
-    y = np.random.default_rng(1).normal(size=(10, outputs))
+    y = np.random.default_rng(1).normal(size=(10, 2))
     data = {"inputs": x[:6].tolist(), "targets": y[:6].tolist()}
     data |= {"test_inputs": x[6:].tolist(), "test_targets": y[6:].tolist()}
     network = {"architecture": "composed", "layers": layers, "gamma0": 0.8}
@@ -251,3 +256,65 @@ def test_causal_attention_does_not_see_the_future() -> None:
     before, after = (output[:, :, :2] for output in outputs)
     torch.testing.assert_close(before, after, rtol=0, atol=0)
     assert (outputs[0][:, :, 2:] - outputs[1][:, :, 2:]).abs().amin((0, 1, 3)).max() > 0
+
+
+RESTORED = ["normalise, layer, learned", *(slow(n) for n in ("convolution", "residual", "recurrence"))]
+
+
+@pytest.mark.parametrize("name", RESTORED)
+@pytest.mark.parametrize("limit", [True, False])
+def test_restored_networks_go_on_bit_for_bit(name: str, limit: bool) -> None:
+    shape, layers = EACH[name]
+    given = problem(shape, layers)
+    rule, y = Sgd(momentum=0.5, decay=0.01), torch.tensor(given.data.targets).float()
+
+    def made() -> AnyWeights:
+        if limit:
+            return revealed_weights(given, 2, 2048, 0.1, 0, torch.float32, "cpu", True)
+        return dense_weights(given, 20, range(2), 0, torch.float32, "cpu")
+
+    def advance(weights: AnyWeights, steps: int) -> list[Tensor]:
+        assert isinstance(weights, Composition)
+        outputs = []
+        for _ in range(steps):
+            with torch.no_grad():
+                fields = weights.propagate(6)
+                outputs.append(fields.output)
+                errors = y - fields.output[:, :6] / weights.samples
+                weights.update(fields, 0.1 * errors.mT, rule)
+        return outputs
+
+    whole = advance(made(), 4)
+    for stop in (1, 2):
+        first, second = made(), made()
+        advance(first, stop)
+        second.restore(first.state())
+        for before, after in zip(whole[stop:], advance(second, 4 - stop), strict=True):
+            assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("name", ["convolution", "attention", "recurrence", "residual"])
+def test_fields_are_those_of_torch(name: str) -> None:
+    """h and phi of every layer, position by position, and what their products make: the kernels."""
+    shape, layers = EACH[name]
+    times = {"field_times": [0], "field_neurons": 40, "kernel_times": [0], "kernels": ["phi", "g"]}
+    method = {"name": "finite_width", "width": 12, "ensemble": 2, "dtype": "float64"}
+    given = problem(shape, layers, method=method, outputs=times, training={"steps": 1})
+    arrays = solve(given).arrays
+    for layer in range(1, given.network.recorded + 1):
+        for kind in ("phi", "g"):
+            fields = arrays[f"fields_{kind}_{layer}"][0].astype(float)  # [P (, C), A, R N]
+            points, positions = fields.shape[0], fields.shape[-2]
+            if kind == "g":
+                fields = fields.swapaxes(0, 1)
+                rows = fields.reshape(2 * points, positions * 24)
+                expected = (rows @ rows.T).reshape(2, points, 2, points).transpose(1, 0, 3, 2)
+            else:
+                rows = fields.reshape(points, positions * 24)
+                expected = rows @ rows.T
+            found = np.take(arrays[f"{kind}_{layer}"][0], 0, axis=-3 if kind == "g" else -2)
+            np.testing.assert_allclose(found, expected / 24 / positions, rtol=1e-4, atol=1e-5)
+        assert (
+            arrays[f"fields_z_{layer}"].shape
+            == arrays[f"fields_g_{layer}"].shape[:3] + arrays[f"fields_phi_{layer}"].shape[2:]
+        )
