@@ -81,3 +81,9 @@ MAX_HEAD_GROUP = 1024
 
 MAX_ROWS = 10_000_000
 """Points times positions, where a network has most of them."""
+
+MAX_KERNEL_AVERAGES = 2_000_000_000
+"""Gaussian averages that kernels at t = 0 take in networks with positions: about an hour."""
+
+MAX_SAMPLED_ROWS = 2_048
+"""points x positions for which the kernels of attention at t = 0 are sampled."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dmft_schema import limits
 from dmft_schema.blocks import ResidualBlock
+from dmft_schema.closing import KernelEntries
 from dmft_schema.layout import Layout, Link, spread
 from dmft_schema.methods import (
     AlternatingMethod,
@@ -39,6 +40,12 @@ MOST_KNOWN = 0.8
 CHUNK_BYTES = {"alternating": 1 << 28, "finite_width": 1 << 30, "static": 1 << 26}
 """Samples, networks or quadrature nodes worked on side by side stay below this; the rest wait their turn."""
 
+STATIC_COPIES = 6
+"""Numbers that each block of a network keeps for an entry of its kernels at t = 0."""
+
+STATIC_REPLICAS = 8
+"""Independent draws of kernels at t = 0 that are sampled."""
+
 
 @dataclass(frozen=True)
 class Demand:
@@ -56,6 +63,7 @@ class Demand:
         copies: tensors held for each trained one: itself, a velocity, slopes.
         itemsize: bytes of a number.
         samples, replicas, tolerance: of the method; for dense networks width times ensemble, and ensemble.
+        entries: of kernels at t = 0.
     """
 
     kind: str
@@ -77,6 +85,7 @@ class Demand:
     replicas: int
     tolerance: float
     layout: Layout | None = None
+    entries: KernelEntries = field(default_factory=KernelEntries)
 
     @classmethod
     def of(cls, asked: SolveAsked, data: Sizes) -> Demand:
@@ -107,6 +116,7 @@ class Demand:
             replicas=replicas,
             tolerance=getattr(method, "tolerance", 1e-3),
             layout=Layout.of(network, data.shape),
+            entries=KernelEntries.of(network.blocks, network.check_shape(data.shape)),
         )
 
     @property
@@ -271,12 +281,16 @@ def _algebraic(d: Demand) -> float:
 
 
 def _static(d: Demand) -> float:
-    if d.layout is not None:
-        rows = d.all_points * d.layout.most_rows
-        kernels = 6 * (d.depth + 1) * rows**2 + 4 * (d.all_points * d.outputs) ** 2
-        return 8 * kernels + 4 * CHUNK_BYTES["static"]
     kernels = 6 * (d.depth + 1) * d.all_points**2 + 4 * (d.all_points * d.outputs) ** 2
-    return 8 * kernels + 4 * CHUNK_BYTES["static"]
+    # Covariances, tangent kernels, slopes and gradients of one portion of pairs, at least one pair.
+    pair = STATIC_COPIES * d.entries.blocks * d.entries.of_pair
+    portion = max(CHUNK_BYTES["static"] / 2, pair)
+    if d.entries.sampled:
+        pairs = d.all_points * (d.all_points + 1) / 2
+        rows = d.all_points * d.entries.positions
+        kernels *= STATIC_REPLICAS
+        portion = pairs * pair + 12 * rows**2 + CHUNK_BYTES["static"] / 2
+    return 8 * (kernels + portion) + 4 * CHUNK_BYTES["static"]
 
 
 def _dense(d: Demand) -> float:

@@ -190,13 +190,18 @@ class ResidualNetwork(LayeredNetwork):
     architecture: Literal["residual"] = "residual"
 
     def expanded(self) -> list[Block]:
-        scale = self.branch_scale / self.depth**0.5
+        activation = ActivationBlock(name=self.activation)
         branches = [
-            ResidualBlock(branch=[ActivationBlock(name=self.activation), self._dense(layer)], scale=scale)
-            for layer in range(1, self.depth)
+            ResidualBlock(branch=[activation, self._branch_matrix(layer)]) for layer in range(1, self.depth)
         ]
-        last = ActivationBlock(name=self.activation)
-        return [self._dense(0), *branches, last, ReadoutBlock(weight_scale=self._scale(self.depth))]
+        readout = ReadoutBlock(weight_scale=self._scale(self.depth))
+        return [self._dense(0), *branches, activation, readout]
+
+    def _branch_matrix(self, layer: int) -> DenseBlock:
+        # beta / sqrt(L) is part of sigma_l: biases are added whole. A product of two scales may be beyond
+        # the limit of one.
+        scale = self.branch_scale / self.depth**0.5 * self._scale(layer)
+        return DenseBlock.model_construct(weight_scale=scale, bias_scale=self.bias_scale)
 
 
 class ConvolutionalNetwork(BaseNetwork):

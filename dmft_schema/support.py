@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dmft_schema import limits
+from dmft_schema.closing import KernelEntries, NotClosed, check_closed
 from dmft_schema.methods import FiniteWidthMethod, Method
 from dmft_schema.network import BaseNetwork, LayeredNetwork
 from dmft_schema.outputs import Outputs
-from dmft_schema.shapes import ShapeError
+from dmft_schema.shapes import Shape, ShapeError
 from dmft_schema.sizes import Sizes
 from dmft_schema.training import Training
 
@@ -52,6 +53,8 @@ class Feature:
 
 
 def _scaled(network: BaseNetwork) -> bool:
+    if isinstance(network, LayeredNetwork):
+        return network.weight_scales is not None
     if getattr(network, "weight_scales", None) is not None:
         return True
     return any(getattr(block, "weight_scale", 1.0) != 1 for block in network.all_blocks)
@@ -114,7 +117,7 @@ UNSUPPORTED: dict[str, frozenset[str]] = {
         # With kinks, kernels change as |gamma0|: there is no order gamma0^2 that leads.
         {"kinks", "composed", "momentum", "weight_decay", "flow", "feedback", "responses", "fields"}
     ),
-    "static_ntk": frozenset({"composed", "weight_decay", "feedback", "responses", "fields"}),
+    "static_ntk": frozenset({"weight_decay", "feedback", "responses", "fields"}),
     "finite_width": frozenset({"lazy", "responses"}),
 }
 """Method -> features it has no place for."""
@@ -131,7 +134,7 @@ CONFLICTS = (
 """Pairs of features that exclude each other, and why."""
 
 INSTEAD = {
-    "composed": "use dmft, gradient_independence or finite_width",
+    "composed": "use dmft, gradient_independence, finite_width or static_ntk",
     "lazy": "use static_ntk for the lazy limit, or a small gamma0",
     "weight_decay": "static_ntk keeps the kernel fixed, which weight decay changes; use dmft with gamma0 > 0",
     "feedback": "use dmft or finite_width",
@@ -152,8 +155,8 @@ def check_support(request: SolveAsked) -> None:
         ValueError: naming the option, and what to use instead.
     """
     name, training = request.method.name, request.training
-    lazily = request.network.gamma0 == 0 and name != "finite_width"
-    for feature in sorted(UNSUPPORTED[name] | (UNSUPPORTED["static_ntk"] if lazily else frozenset())):
+    lazily = UNSUPPORTED["static_ntk"] if _is_lazy(request) else frozenset()
+    for feature in sorted(UNSUPPORTED[name] | lazily):
         if FEATURES[feature].used(request):
             who = f"method {name}" + (" at gamma0 = 0" if feature not in UNSUPPORTED[name] else "")
             advice = INSTEAD.get(feature, "use dmft")
@@ -231,6 +234,26 @@ def check_shape(request: SolveAsked, sizes: Sizes) -> None:
     rows = sizes.all_points * max(shape.count for shape in shapes)
     if rows > limits.MAX_ROWS:
         raise ShapeError(f"points x positions = {rows} rows (limit: {limits.MAX_ROWS}); use fewer points")
+    if _is_lazy(request):
+        _check_lazy_kernels(request.network, shapes, sizes)
+
+
+def _is_lazy(request: SolveAsked) -> bool:
+    """Whether static_ntk solves it."""
+    name = request.method.name
+    return name == "static_ntk" or (request.network.gamma0 == 0 and name != "finite_width")
+
+
+def _check_lazy_kernels(network: BaseNetwork, shapes: list[Shape], sizes: Sizes) -> None:
+    """Refuse networks whose kernels at t = 0 do not close, and more points than they can be had for."""
+    try:
+        check_closed(network.expanded(), "layers")
+    except NotClosed as error:
+        raise ShapeError(error.message, error.place) from None
+    try:
+        KernelEntries.of(network.blocks, shapes).check(sizes.all_points)
+    except ValueError as error:
+        raise ShapeError(str(error)) from None
 
 
 def check_targets(request: SolveAsked, sizes: Sizes) -> None:

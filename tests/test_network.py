@@ -56,7 +56,7 @@ def test_an_mlp_is_dense_and_activation_in_turn() -> None:
 
 def test_a_residual_network_has_branches_that_are_scaled_by_its_depth() -> None:
     network = ResidualNetwork(depth=4, branch_scale=3.0)
-    branch = {"block": "residual", "branch": [{"block": "activation"}, DENSE], "scale": 1.5}
+    branch = {"block": "residual", "branch": [{"block": "activation"}, DENSE | {"weight_scale": 1.5}]}
     assert network.blocks == composed(DENSE, branch, branch, branch, {"block": "activation"}, READOUT).blocks
 
 

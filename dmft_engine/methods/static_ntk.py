@@ -11,24 +11,21 @@ from scipy.integrate import LSODA
 
 from dmft_engine.factorisation import kernel_factor
 from dmft_engine.methods.method import Method, StartOver
-from dmft_engine.model.activations import ACTIVATIONS
-from dmft_engine.model.fields import Scales
 from dmft_engine.model.losses import LOSSES
-from dmft_engine.model.networks import ARCHITECTURES
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
 from dmft_engine.record.kernel_record import LateFactors
 from dmft_engine.record.solution import Arrays, Solution
 from dmft_engine.state import State
-from dmft_engine.theory.gaussian_kernels import InitialKernels, initial_kernels, kernel_error
+from dmft_engine.theory.gaussian_kernels import InitialKernels, Inputs, kernels_with_error
 from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.stability import Stability
 from dmft_engine.weights.initialisation import joint_kernel
-from dmft_schema.network import LayeredNetwork
+from dmft_schema.closing import is_sampled
 
 
 class StaticNtk(Method):
-    """Deterministic: kernels by the layer recursions, predictions by gradient descent on them.
+    """Deterministic: kernels by the recursions of blocks, predictions by gradient descent on them.
 
     In float64; kernels are written in the dtype asked for.
 
@@ -62,7 +59,7 @@ class StaticNtk(Method):
     def advance(self, reporter: Reporter) -> None:
         problem, step = self._problem, len(self._predictions)
         if self._kernels is None:
-            self._begin()
+            self._begin(reporter)
             for note in self.notes:
                 reporter.remark(note)
         flows = problem.training.dynamics == "gradient_flow"
@@ -72,18 +69,23 @@ class StaticNtk(Method):
         self._predictions.append(f)
         reporter.step("training", current)
 
-    def _begin(self) -> None:
+    def _begin(self, reporter: Reporter) -> None:
         """Kernels at initialisation, and what they say of the learning rate."""
-        problem, network = self._problem, self._problem.network
-        assert isinstance(network, LayeredNetwork)
-        activation = ACTIVATIONS[network.activation]
-        skips = ARCHITECTURES[network.architecture].skips
-        self._kernels = initial_kernels(
-            activation.averages, joint_kernel(problem, self._device), Scales.of(network), skips
-        )
-        self.kernel_error = kernel_error(activation, self._kernels, skips)
+        problem, blocks = self._problem, self._problem.network.blocks
+        self._kernels, self.kernel_error = kernels_with_error(blocks, self._inputs(), reporter.check)
         self._stability = Stability.of(problem.training, self._to_training[: problem.data.points])
         self.notes = [self._stability.warning] if self._stability.warning else []
+        if is_sampled(blocks):
+            self.notes.append(
+                "attention has no kernels in closed form: they are means over sampled heads, and "
+                "kernel_error is three of their standard errors"
+            )
+
+    def _inputs(self) -> Inputs:
+        data = self._problem.data
+        if not data.shape.positions:
+            return Inputs(joint_kernel(self._problem, self._device))
+        return Inputs.of_vectors(torch.as_tensor(data.inputs, dtype=torch.float64, device=self._device))
 
     def state(self) -> State:
         return {
@@ -97,7 +99,7 @@ class StaticNtk(Method):
             raise StartOver("the integrator chooses its steps by the time at which it ends")
         if not state["predictions"]:
             return
-        self._begin()
+        self._begin(reporter)
         self._predictions, self._velocity = list(state["predictions"]), state["velocity"]
         self._stability.restore(state["stability"])
 
@@ -175,7 +177,7 @@ class StaticNtk(Method):
     def kernels(self) -> list[tuple[NDArray, NDArray]]:
         """(Phi^l, G^l), each [A, A], for l = 1..L, once it has run."""
         assert self._kernels is not None
-        pairs = zip(self._kernels.phi[1:], self._kernels.g[:-1], strict=True)
+        pairs = zip(self._kernels.phi, self._kernels.g, strict=True)
         return [(phi.cpu().numpy(), g.cpu().numpy()) for phi, g in pairs]
 
     def solution(self) -> Solution | None:
@@ -209,10 +211,10 @@ class StaticNtk(Method):
         return Solution(
             predictions=torch.stack(self._predictions)[None].cpu().numpy(),
             kernel_steps=steps,
-            phi=[LateFactors(partial(constant_in_time, k, one)) for k in self._kernels.phi[1:]]
+            phi=[LateFactors(partial(constant_in_time, k, one)) for k in self._kernels.phi]
             if "phi" in wanted
             else [],
-            g=[LateFactors(partial(constant_in_time, k, identity)) for k in self._kernels.g[:-1]]
+            g=[LateFactors(partial(constant_in_time, k, identity)) for k in self._kernels.g]
             if "g" in wanted
             else [],
             ntk=ntk,

@@ -25,11 +25,13 @@ class Activation:
         function: elementwise, differentiable by autograd.
         averages: <phi phi> and <phi' phi'> over correlated Gaussian fields.
         finer: the same by a rule with twice the nodes, which gives their error; None if in closed form.
+        mean: <phi(u)> over a Gaussian field, from its variance; None if phi is odd, where it is 0.
     """
 
     function: Callable[[Tensor], Tensor]
     averages: Averages
     finer: Averages | None = None
+    mean: Callable[[Tensor], Tensor] | None = None
 
     def with_derivative(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """phi(h) and phi'(h), each of h's shape."""
@@ -55,12 +57,15 @@ class Activation:
 ACTIVATIONS: dict[str, Activation] = {
     "linear": Activation(lambda h: h, closed.linear),
     "tanh": Activation(torch.tanh, mixture.tanh(mixture.NODES), mixture.tanh(2 * mixture.NODES)),
-    "relu": Activation(torch.relu, closed.relu),
+    "relu": Activation(torch.relu, closed.relu, mean=closed.relu_mean),
     "erf": Activation(torch.erf, closed.erf),
-    "gelu": Activation(torch.nn.functional.gelu, closed.gelu),
+    "gelu": Activation(torch.nn.functional.gelu, closed.gelu, mean=closed.gelu_mean),
     "softplus": Activation(
-        torch.nn.functional.softplus, mixture.softplus(mixture.NODES), mixture.softplus(2 * mixture.NODES)
+        torch.nn.functional.softplus,
+        mixture.softplus(mixture.NODES),
+        mixture.softplus(2 * mixture.NODES),
+        mean=mixture.softplus_mean,
     ),
     "sin": Activation(torch.sin, closed.sine),
-    "quadratic": Activation(torch.square, closed.quadratic),
+    "quadratic": Activation(torch.square, closed.quadratic, mean=lambda variance: variance),
 }

@@ -147,3 +147,14 @@ def gelu(pairs: Pairs) -> tuple[Tensor, Tensor]:
     value = torch.where(opposite, size * _minus_arctangent(root / size) + apart, value)
     slope = beyond + c / root * (1 / (1 + a) + 1 / (1 + b)) + c / root / root / root
     return value / (2 * math.pi), slope / (2 * math.pi)
+
+
+def relu_mean(variance: Tensor) -> Tensor:
+    """<relu(u)> = sqrt(a / 2 pi)."""
+    return (variance.clamp_min(0) / (2 * math.pi)).sqrt()
+
+
+def gelu_mean(variance: Tensor) -> Tensor:
+    """<u Phi(u)> = a / sqrt(2 pi (1 + a)), by Stein's lemma."""
+    variance = variance.clamp_min(0)
+    return variance / (2 * math.pi * (1 + variance)).sqrt()

@@ -21,7 +21,7 @@ from dmft_engine.model.recipe import Recipe
 from dmft_engine.populations.sampling import SobolNormals, seed_of
 from dmft_engine.problem import Problem
 from dmft_engine.state import State, Stateful
-from dmft_engine.theory.gaussian_kernels import initial_kernels
+from dmft_engine.theory.gaussian_kernels import Inputs, initial_kernels
 from dmft_engine.theory.single_neuron import Couplings, Moments, sweep
 from dmft_engine.training.stability import Stability
 from dmft_engine.weights.initialisation import joint_kernel
@@ -154,7 +154,7 @@ class Iteration(Stateful):
         return LOSSES[self._problem.training.loss].reported(f, self._targets).mean(0).cpu().numpy()
 
     def _start(self) -> None:
-        lazy = initial_kernels(self._activation.averages, self._kernel, self._scales, skips=False)
+        lazy = initial_kernels(self._problem.network.blocks, Inputs(self._kernel))
         replicas, steps = self._draws.replicas, self._steps
         identity = torch.eye(self._outputs).to(self._kernel)
 
@@ -169,7 +169,7 @@ class Iteration(Stateful):
                 self._like.new_zeros(replicas, points, gradients),
                 self._like.new_zeros(replicas, gradients, points),
             )
-            for phi, g in zip(lazy.phi[1:], lazy.g, strict=False)
+            for phi, g in zip(lazy.phi, lazy.g, strict=True)
         ]
         self._roll_out()
 

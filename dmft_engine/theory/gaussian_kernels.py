@@ -1,142 +1,229 @@
-"""Kernels at initialisation by the layer recursions: no sampling (theory section 5)."""
+"""Kernels at initialisation of a network of blocks: no sampling (theory section 5)."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dmft_engine.model.activations import Activation
-from dmft_engine.model.fields import Scales
-from dmft_engine.model.gaussian_averages import Averages, Pairs
-from dmft_engine.model.logistic_mixture import NODES
-from dmft_schema.memory import CHUNK_BYTES
+from dmft_engine.model.activations import ACTIVATIONS, Activation
+from dmft_engine.model.gaussian_averages import Averages
+from dmft_engine.theory.block_kernels import Field, Walk, equal_positions
+from dmft_engine.theory.point_pairs import PointPairs, Rows
+from dmft_schema.blocks import Block, shapes_through
+from dmft_schema.closing import KernelEntries, check_closed, is_sampled, mixes_positions
+from dmft_schema.memory import CHUNK_BYTES, STATIC_COPIES, STATIC_REPLICAS
+from dmft_schema.shapes import Shape
 
 JUDGED_POINTS = 32
 """Points of either kind on which the error of the kernels is estimated: they need no others for it."""
 
 
-def gaussian_averages(averages: Averages, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """<phi(u) phi(u')> and <phi'(u) phi'(u')> for u ~ GP(0, covariance), each [P, P] and symmetric."""
-    variances = covariance.diagonal()
-    rows, columns = torch.triu_indices(len(covariance), len(covariance), device=covariance.device)
-    found = covariance.new_empty(2, len(rows))
-    size = CHUNK_BYTES["static"] // (8 * 8 * 2 * NODES)
-    for start in range(0, len(rows), size):
-        part = slice(start, start + size)
-        row, column = rows[part], columns[part]
-        both = (covariance[row, column] + covariance[column, row]) / 2
-        found[:, part] = torch.stack(averages(Pairs.of(variances[row], variances[column], both)))
-    matrices = covariance.new_empty(2, *covariance.shape)
-    matrices[:, rows, columns] = found
-    matrices[:, columns, rows] = found
-    return matrices[0], matrices[1]
+@dataclass(frozen=True)
+class Inputs:
+    """What a network is given, P points: of single positions by their kernel, else by the vectors themselves.
+
+    Attributes:
+        kernel: K^x averaged over positions, [P, P].
+        vectors: [P, A, D], or None where the kernel is all there is (A = 1).
+        positions: (), (times,) or (height, width).
+    """
+
+    kernel: Tensor
+    vectors: Tensor | None = None
+    positions: tuple[int, ...] = ()
+
+    @classmethod
+    def of_vectors(cls, vectors: Tensor) -> Inputs:
+        """Points [P, times, D] or [P, height, width, D]."""
+        rows = vectors.flatten(1, -2)
+        flat = rows.flatten(1)
+        return cls(flat @ flat.mT / flat.shape[1], rows, tuple(vectors.shape[1:-1]))
+
+    @property
+    def shape(self) -> Shape:
+        """Of one point."""
+        return Shape(self.positions, 0 if self.vectors is None else self.vectors.shape[-1])
+
+    def between(self, pairs: PointPairs, all_positions: bool) -> Tensor:
+        """K^x[(mu, a), (nu, a')] = x_mu,a . x_nu,a' / D of the pairs: [n, A, A'], or [n, A] at a = a'."""
+        if self.vectors is None:
+            kernel = self.kernel[pairs.first, pairs.second]
+            return kernel[:, None, None] if all_positions else kernel[:, None]
+        first, second = self.vectors[pairs.first], self.vectors[pairs.second]
+        size = self.vectors.shape[-1]
+        return first @ second.mT / size if all_positions else (first * second).sum(-1) / size
+
+    def some(self, points: Tensor) -> Inputs:
+        """Of these points alone."""
+        vectors = None if self.vectors is None else self.vectors[points]
+        return Inputs(self.kernel[points][:, points], vectors, self.positions)
 
 
 @dataclass(frozen=True)
 class InitialKernels:
-    """Kernels at t = 0, for P points (scalar over outputs: distinct outputs are uncorrelated).
+    """Kernels at t = 0 for P points, averaged over positions (scalar over outputs: they are uncorrelated).
+
+    Layer l is the l-th block that bears weights, h^l what it makes; layer L + 1 is the readout.
 
     Attributes:
-        phi: Phi^l for l = 0..L, each [P, P]; phi[0] is K^x.
-        g: G^l for l = 1..L+1, each [P, P]; g[-1] is all ones.
-        nngp: covariance of h^l for l = 1..L, and of the output, each [P, P].
+        phi: Phi^l, of what layer l + 1 takes, for l = 1..L, each [P, P].
+        g: G^l, of the gradient of h^l, the same.
+        nngp: covariance of h^l for l = 1..L, and of the output, each [P, P]. Where layer l ends a residual
+            branch, that of the sum of stream and branch, here and in ntk_by_layer.
         ntk_by_layer: tangent kernel of h^l for l = 1..L, and of the output, each [P, P].
-        scales: sigma_0 .. sigma_L and sigma_b.
     """
 
     phi: list[Tensor]
     g: list[Tensor]
     nngp: list[Tensor]
     ntk_by_layer: list[Tensor]
-    scales: Scales
+
+    @property
+    def by_kind(self) -> tuple[list[Tensor], ...]:
+        """All of them."""
+        return self.phi, self.g, self.nngp, self.ntk_by_layer
 
     @property
     def ntk(self) -> Tensor:
-        """K = sum_{l=0..L} sigma_l^2 G^{l+1} Phi^l + sum_{l<L} sigma_b^2 G^{l+1}, [P, P]."""
-        depth = len(self.phi) - 1
-        terms = [
-            g * (sigma**2 * phi + (self.scales.bias**2 if layer < depth else 0.0))
-            for layer, (g, phi, sigma) in enumerate(zip(self.g, self.phi, self.scales.weights, strict=True))
-        ]
-        return torch.stack(terms).sum(0)
+        """K, that of the output, [P, P]."""
+        return self.ntk_by_layer[-1]
 
 
-def initial_kernels(averages: Averages, input_kernel: Tensor, scales: Scales, skips: bool) -> InitialKernels:
-    """Phi^l = <phi phi> under GP(0, H^l) and G^l, by recursion over layers (paper, section 5).
+def initial_kernels(
+    blocks: Sequence[Block],
+    inputs: Inputs,
+    averages: Callable[[Activation], Averages] = lambda activation: activation.averages,
+    seed: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> InitialKernels:
+    """All kernels of the network at t = 0, by the recursions of its blocks.
 
-        H^1 = sigma_0^2 K^x + sigma_b^2;    H^{l+1} = (H^l) + sigma_l^2 Phi^l + sigma_b^2
-        G^L = sigma_L^2 <phi' phi'>;        G^l = G^{l+1} ((1) + sigma_l^2 <phi' phi'>)
-        K^1 = H^1;                          K^{l+1} = H^{l+1} (- H^l) + K^l ((1) + sigma_l^2 <phi' phi'>)
-
-    with H the NNGP and K the NTK of each layer (Jacot et al. 2018).
+    G^l is the derivative of the output's tangent kernel by that of h^l, in which it is linear.
 
     Args:
-        averages: <phi phi> and <phi' phi'>.
-        input_kernel: [P, P], K^x.
-        scales: sigma_0 .. sigma_L and sigma_b.
-        skips: whether the terms in brackets are there (networks.py).
+        blocks: from the data to the readout, of kinds whose kernels close (dmft_schema/closing.py).
+        inputs: the points.
+        averages: which averages of an activation are used.
+        seed: of heads of attention, the only thing that is sampled.
+        check: called between portions; what it raises ends the work.
+
+    Raises:
+        NotClosed: the kernels of these blocks do not close.
     """
-    phi = [input_kernel]
-    derivatives: list[Tensor] = []
-    nngp: list[Tensor] = []
-    tangent: list[Tensor] = []
-    for layer, sigma in enumerate(scales.weights):
-        last = layer + 1 == len(scales.weights)
-        skipping = skips and layer > 0 and not last
-        added = sigma**2 * phi[-1] + (0.0 if last else scales.bias**2)
-        if layer == 0:
-            tangent.append(added)
-        else:
-            through = sigma**2 * derivatives[-1]
-            tangent.append(added + tangent[-1] * (1 + through if skipping else through))
-        nngp.append(nngp[-1] + added if skipping else added)
-        if not last:
-            value, derivative = gaussian_averages(averages, nngp[-1])
-            phi.append(value)
-            derivatives.append(derivative)
-    g = [torch.ones_like(input_kernel)]
-    for derivative, sigma in zip(reversed(derivatives), reversed(scales.weights[1:]), strict=True):
-        through = sigma**2 * derivative
-        g.insert(0, g[0] * (1 + through if skips and len(g) > 1 else through))
-    return InitialKernels(phi=phi, g=g, nngp=nngp, ntk_by_layer=tangent, scales=scales)
+    check_closed(blocks)
+    points, rows = len(inputs.kernel), Rows()
+    all_positions = bool(inputs.positions) and any(mixes_positions(block) for block in blocks)
+    found: InitialKernels | None = None
+    entries = KernelEntries.of(blocks, shapes_through(blocks, inputs.shape))
+    most = int(CHUNK_BYTES["static"] / 2 / (STATIC_COPIES * entries.blocks * entries.of_pair))
+    if entries.sampled:
+        most = points**2  # Heads are drawn for all rows at once.
+    for pairs in PointPairs.portions(points, max(1, most), inputs.kernel.device):
+        if found is not None:
+            check()
+        passed = Walk(pairs, rows, ACTIVATIONS.__getitem__, averages, seed)
+        covariance = inputs.between(pairs, all_positions)
+        tangent = torch.zeros_like(covariance, requires_grad=True)
+        with torch.enable_grad():
+            output = passed.through(blocks, Field(covariance, tangent, None, inputs.positions), False, ())
+            total = output.tangent.sum()
+        *layers, _ = passed.layers
+        leaves = [part for layer in layers for part in layer.tangents]
+        slopes = iter(torch.autograd.grad(total, leaves, materialize_grads=True))
+        gradients = [_joined([next(slopes) for _ in layer.tangents], layer.made.tangent) for layer in layers]
+        portion = [
+            [layer.taken.covariance for layer in passed.layers[1:]],
+            gradients,
+            [layer.made.covariance for layer in passed.layers],
+            [layer.made.tangent for layer in passed.layers],
+        ]
+        if found is None:
+            found = InitialKernels(
+                *([inputs.kernel.new_zeros(points, points) for _ in kind] for kind in portion)
+            )
+        for kind, written in zip(portion, found.by_kind, strict=True):
+            for values, matrix in zip(kind, written, strict=True):
+                pairs.spread(equal_positions(values.detach()).mean(1), matrix)
+    assert found is not None
+    return found
 
 
-def kernel_error(activation: Activation, kernels: InitialKernels, skips: bool) -> float:
+def _joined(parts: list[Tensor], like: Tensor) -> Tensor:
+    return parts[0] if parts[0].ndim == like.ndim else torch.stack(parts, 1)
+
+
+def kernels_with_error(
+    blocks: Sequence[Block], inputs: Inputs, check: Callable[[], None] = lambda: None
+) -> tuple[InitialKernels, float]:
+    """Kernels, and an estimate of the largest error of an entry over sqrt(K_aa K_bb).
+
+    What is sampled is so in STATIC_REPLICAS independent ways, of which the mean is taken; the error is then
+    three standard errors of it. `check` is called between parts of the work, which what it raises ends.
+    """
+    if not is_sampled(blocks):
+        kernels = initial_kernels(blocks, inputs, check=check)
+        return kernels, kernel_error(blocks, inputs, kernels, check)
+    replicas = []
+    for seed in range(STATIC_REPLICAS):
+        check()
+        replicas.append(initial_kernels(blocks, inputs, seed=seed))
+    mean = InitialKernels(
+        *(
+            [torch.stack(of_layer).mean(0) for of_layer in zip(*of_kind, strict=True)]
+            for of_kind in zip(*(replica.by_kind for replica in replicas), strict=True)
+        )
+    )
+    worst = 0.0
+    for kind, found in enumerate(mean.by_kind):
+        for layer, kernel in enumerate(found):
+            drawn = torch.stack([replica.by_kind[kind][layer] for replica in replicas])
+            off = drawn.std(0) / STATIC_REPLICAS**0.5
+            worst = max(worst, 3 * _relative(off, kernel))
+    return mean, worst
+
+
+def _relative(off: Tensor, kernel: Tensor) -> float:
+    """The largest of `off` over sqrt(K_aa K_bb)."""
+    root = kernel.diagonal().clamp_min(0).sqrt()
+    size = (root[:, None] * root[None, :]).clamp_min(torch.finfo(kernel.dtype).tiny)
+    return float((off.abs() / size).max())
+
+
+def kernel_error(
+    blocks: Sequence[Block],
+    inputs: Inputs,
+    kernels: InitialKernels,
+    check: Callable[[], None] = lambda: None,
+) -> float:
     """Estimate of the largest error of an entry over sqrt(K_aa K_bb), from rounding and quadrature.
 
     The recursion is run again with covariances that differ by a rounding in every layer, and with twice the
     nodes where there are any, for points of all norms and for those that are closest to another up to sign,
     which a network with large weights drives apart.
     """
-    inputs = kernels.phi[0]
-    some = _judged(inputs)
-    again = activation.finer or activation.averages
-    other = initial_kernels(
-        lambda pairs: again(pairs.rounded_otherwise()), inputs[some][:, some], kernels.scales, skips
-    )
+    count = max(2, int(JUDGED_POINTS / math.prod(inputs.positions) ** 0.5))
+    some = _judged(inputs.kernel, count)
 
-    def error(found: Tensor, better: Tensor) -> float:
-        root = better.diagonal().clamp_min(0).sqrt()
-        size = (root[:, None] * root[None, :]).clamp_min(torch.finfo(better.dtype).tiny)
-        return float(((found[some][:, some] - better).abs() / size).max())
+    def finer(activation: Activation) -> Averages:
+        again = activation.finer or activation.averages
+        return lambda pairs: again(pairs.rounded_otherwise())
+
+    other = initial_kernels(blocks, inputs.some(some), finer, check=check)
 
     return max(
-        error(found, better)
-        for mine, theirs in (
-            (kernels.phi, other.phi),
-            (kernels.g, other.g),
-            (kernels.nngp, other.nngp),
-            (kernels.ntk_by_layer, other.ntk_by_layer),
-        )
+        _relative(found[some][:, some] - better, better)
+        for mine, theirs in zip(kernels.by_kind, other.by_kind, strict=True)
         for found, better in zip(mine, theirs, strict=True)
     )
 
 
-def _judged(inputs: Tensor) -> Tensor:
+def _judged(inputs: Tensor, most: int) -> Tensor:
     variances = inputs.diagonal()
-    count = min(len(inputs), JUDGED_POINTS)
+    count = min(len(inputs), most)
     evenly = torch.linspace(0, len(inputs) - 1, count).round().long().to(inputs.device)
     root = variances.clamp_min(torch.finfo(inputs.dtype).tiny).sqrt()
     cosine = (inputs / root[:, None] / root[None, :]).abs().fill_diagonal_(0)

@@ -1,0 +1,145 @@
+"""Kernels of attention, whose softmax has no closed averages: by sampled heads (theory section 12).
+
+Queries, keys and values are Gaussian fields of known covariance, independent of each other, so heads are
+drawn outright; no width is finite. What training adds to them at first order, dq, dk and dv, is Gaussian too,
+with their tangent kernel as covariance: the tangent kernel of a head's output is the covariance of its
+derivative along them. Gradients are drawn likewise, and carried back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmft_engine.factorisation import kernel_factor
+from dmft_engine.populations.sampling import SobolNormals
+from dmft_engine.theory.point_pairs import PointPairs
+from dmft_schema.blocks import AttentionBlock
+
+HEADS = 1 << 12
+"""Heads drawn for a kernel; of P A rows, fewer from 512 rows on."""
+
+MOST_ENTRIES = 1 << 21
+"""Numbers of one field that are held at once."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Heads on rows of known kernels.
+
+    Attributes:
+        block: what they compute.
+        factor: X [P A, r], X X^T being the covariance of what they take.
+        positions: A.
+        seed: of the draws.
+    """
+
+    block: AttentionBlock
+    factor: Tensor
+    positions: int
+    seed: tuple[int, ...]
+
+    @classmethod
+    def on(cls, block: AttentionBlock, covariance: Tensor, positions: int, seed: tuple[int, ...]) -> Heads:
+        """On rows of this covariance [P A, P A], positions fastest."""
+        return cls(block, kernel_factor(covariance), positions, seed)
+
+    def covariance(self) -> Tensor:
+        """<o o'> of what they put out, [P A, P A]."""
+        return self._averaged(head.output() for head, _ in self._drawn())
+
+    def tangent(self, tangent: Tensor) -> Tensor:
+        """That of what they put out, from the tangent kernel of queries, keys and values, [P A, P A]."""
+        factor = kernel_factor(tangent)
+        return self._averaged(
+            head.derivative(*(self._field(normals, factor) for _ in range(3)))
+            for head, normals in self._drawn()
+        )
+
+    def gradient(self, gradient: Tensor) -> Tensor:
+        """The sum of those of queries, keys and values, from that of what they put out, [P A, P A]."""
+        factor = kernel_factor(gradient)
+        return 3 * self._averaged(
+            torch.cat(head.backward(self._field(normals, factor)), 0) for head, normals in self._drawn()
+        )
+
+    def _drawn(self) -> Iterator[tuple[_Head, SobolNormals]]:
+        """Some heads at a time, always the same, and where to draw further numbers for them."""
+        rows, size = len(self.factor), self.block.head_size
+        heads = max(HEADS // max(1, rows // 512), 1024)
+        together = max(1, MOST_ENTRIES // (rows * max(size, self.positions)))
+        together = min(heads, 1 << (together.bit_length() - 1))
+        for part in range(heads // together):
+            normals = SobolNormals(
+                1, together, (*self.seed, part), self.factor.dtype, str(self.factor.device)
+            )
+            query, key, value = (self._field(normals, self.factor) for _ in range(3))
+            yield _Head(query, key, value, self.block), normals
+
+    def _field(self, normals: SobolNormals, factor: Tensor) -> Tensor:
+        """Of covariance X X^T between rows, independent between neurons: [S, P, A, d]."""
+        rank, size = factor.shape[1], self.block.head_size
+        drawn = torch.stack([normals.draw(rank)[0] for _ in range(size)])
+        field = torch.einsum("xr,drs->sxd", factor, drawn)
+        return field.unflatten(1, (-1, self.positions))
+
+    def _averaged(self, fields: Iterator[Tensor]) -> Tensor:
+        """<x x'> between rows over all heads and their neurons."""
+        total, count = self.factor.new_zeros(len(self.factor), len(self.factor)), 0
+        for field in fields:
+            rows = field.flatten(1, 2).transpose(0, 1).flatten(1)
+            total += rows @ rows.mT
+            count += rows.shape[1]
+        return total / count
+
+
+class _Head:
+    """softmax(scale q k^T) v of heads drawn, fields [S, P, A, d]."""
+
+    def __init__(self, query: Tensor, key: Tensor, value: Tensor, block: AttentionBlock) -> None:
+        self.query, self.key, self.value = query, key, value
+        self.scale = block.head_size**-0.5 if block.scores == "sqrt" else 1 / block.head_size
+        scores = self.scale * query @ key.mT
+        if block.causal:
+            later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)
+            scores = scores.masked_fill(later, -math.inf)
+        self.weights = scores.softmax(-1)
+
+    def output(self) -> Tensor:
+        return self.weights @ self.value
+
+    def _through_softmax(self, scores: Tensor) -> Tensor:
+        """Derivative along scores, or of scores along the weights: it is symmetric."""
+        return self.weights * (scores - (self.weights * scores).sum(-1, keepdim=True))
+
+    def derivative(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Of the output along these."""
+        change = self.scale * (query @ self.key.mT + self.query @ key.mT)
+        return self._through_softmax(change) @ self.value + self.weights @ value
+
+    def backward(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of queries, keys and values from that of the output."""
+        scores = self._through_softmax(output @ self.value.mT)
+        return (
+            self.scale * scores @ self.key,
+            self.scale * scores.mT @ self.query,
+            self.weights.mT @ output,
+        )
+
+
+class TangentOfHeads(torch.autograd.Function):
+    """Heads.tangent of all pairs of points, [n, A, A] to [n, A, A], with Heads.gradient as its way back."""
+
+    @staticmethod
+    def forward(ctx: Any, tangent: Tensor, heads: Heads, pairs: PointPairs) -> Tensor:
+        ctx.heads, ctx.pairs = heads, pairs
+        return pairs.of_rows(heads.tangent(pairs.to_rows(tangent)))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.pairs.of_rows(ctx.heads.gradient(ctx.pairs.to_rows(gradients[0]))), None, None
