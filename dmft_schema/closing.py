@@ -137,6 +137,15 @@ MIXTURES = ("tanh", "softplus")
 MIXTURE_COST = 8
 """What such an average takes, over what a closed form takes (measured)."""
 
+COPIES = 6
+"""Numbers that each block of a network keeps for an entry of its kernels."""
+
+PORTION = 1 << 25
+"""Numbers kept for as many pairs of points as are worked on together, at least one."""
+
+SAMPLED_REPLICAS = 8
+"""Independent draws of kernels that are sampled."""
+
 
 @dataclass(frozen=True)
 class KernelEntries:
@@ -168,6 +177,18 @@ class KernelEntries:
         names += [block.activation for block in every if isinstance(block, RecurrenceBlock)]
         cost = sum(MIXTURE_COST if name in MIXTURES else 1 for name in names)
         return cls(positions, of_pair, of_pair * cost, len(every), is_sampled(blocks))
+
+    @property
+    def pairs_together(self) -> int:
+        """Pairs of points that are worked on together, where they need not be all."""
+        return max(1, PORTION // (COPIES * self.blocks * self.of_pair))
+
+    def held(self, points: int) -> float:
+        """Numbers that are held while kernels between so many points are made."""
+        pair = COPIES * self.blocks * self.of_pair
+        if not self.sampled:
+            return float(max(PORTION, pair))
+        return points * (points + 1) / 2 * pair + 12 * (points * self.positions) ** 2 + PORTION
 
     def check(self, points: int) -> None:
         """Refuse more points than can be done in reasonable time.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from dmft_schema import limits
 from dmft_schema.blocks import ResidualBlock
-from dmft_schema.closing import KernelEntries
+from dmft_schema.closing import SAMPLED_REPLICAS, KernelEntries
 from dmft_schema.layout import Layout, Link, spread
 from dmft_schema.methods import (
     AlternatingMethod,
@@ -39,12 +39,6 @@ MOST_KNOWN = 0.8
 
 CHUNK_BYTES = {"alternating": 1 << 28, "finite_width": 1 << 30, "static": 1 << 26}
 """Samples, networks or quadrature nodes worked on side by side stay below this; the rest wait their turn."""
-
-STATIC_COPIES = 6
-"""Numbers that each block of a network keeps for an entry of its kernels at t = 0."""
-
-STATIC_REPLICAS = 8
-"""Independent draws of kernels at t = 0 that are sampled."""
 
 
 @dataclass(frozen=True)
@@ -282,15 +276,9 @@ def _algebraic(d: Demand) -> float:
 
 def _static(d: Demand) -> float:
     kernels = 6 * (d.depth + 1) * d.all_points**2 + 4 * (d.all_points * d.outputs) ** 2
-    # Covariances, tangent kernels, slopes and gradients of one portion of pairs, at least one pair.
-    pair = STATIC_COPIES * d.entries.blocks * d.entries.of_pair
-    portion = max(CHUNK_BYTES["static"] / 2, pair)
     if d.entries.sampled:
-        pairs = d.all_points * (d.all_points + 1) / 2
-        rows = d.all_points * d.entries.positions
-        kernels *= STATIC_REPLICAS
-        portion = pairs * pair + 12 * rows**2 + CHUNK_BYTES["static"] / 2
-    return 8 * (kernels + portion) + 4 * CHUNK_BYTES["static"]
+        kernels *= SAMPLED_REPLICAS
+    return 8 * (kernels + d.entries.held(d.all_points)) + 4 * CHUNK_BYTES["static"]
 
 
 def _dense(d: Demand) -> float:

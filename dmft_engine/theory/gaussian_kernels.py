@@ -14,8 +14,13 @@ from dmft_engine.model.gaussian_averages import Averages
 from dmft_engine.theory.block_kernels import Field, Walk, equal_positions
 from dmft_engine.theory.point_pairs import PointPairs, Rows
 from dmft_schema.blocks import Block, shapes_through
-from dmft_schema.closing import KernelEntries, check_closed, is_sampled, mixes_positions
-from dmft_schema.memory import CHUNK_BYTES, STATIC_COPIES, STATIC_REPLICAS
+from dmft_schema.closing import (
+    SAMPLED_REPLICAS,
+    KernelEntries,
+    check_closed,
+    is_sampled,
+    mixes_positions,
+)
 from dmft_schema.shapes import Shape
 
 JUDGED_POINTS = 32
@@ -119,10 +124,9 @@ def initial_kernels(
     all_positions = bool(inputs.positions) and any(mixes_positions(block) for block in blocks)
     found: InitialKernels | None = None
     entries = KernelEntries.of(blocks, shapes_through(blocks, inputs.shape))
-    most = int(CHUNK_BYTES["static"] / 2 / (STATIC_COPIES * entries.blocks * entries.of_pair))
-    if entries.sampled:
-        most = points**2  # Heads are drawn for all rows at once.
-    for pairs in PointPairs.portions(points, max(1, most), inputs.kernel.device):
+    # Heads are drawn for all rows at once.
+    most = points**2 if entries.sampled else entries.pairs_together
+    for pairs in PointPairs.portions(points, most, inputs.kernel.device):
         if found is not None:
             check()
         passed = Walk(pairs, rows, ACTIVATIONS.__getitem__, averages, seed)
@@ -161,14 +165,14 @@ def kernels_with_error(
 ) -> tuple[InitialKernels, float]:
     """Kernels, and an estimate of the largest error of an entry over sqrt(K_aa K_bb).
 
-    What is sampled is so in STATIC_REPLICAS independent ways, of which the mean is taken; the error is then
+    What is sampled is so in SAMPLED_REPLICAS independent ways, of which the mean is taken; the error is then
     three standard errors of it. `check` is called between parts of the work, which what it raises ends.
     """
     if not is_sampled(blocks):
         kernels = initial_kernels(blocks, inputs, check=check)
         return kernels, kernel_error(blocks, inputs, kernels, check)
     replicas = []
-    for seed in range(STATIC_REPLICAS):
+    for seed in range(SAMPLED_REPLICAS):
         check()
         replicas.append(initial_kernels(blocks, inputs, seed=seed))
     mean = InitialKernels(
@@ -181,7 +185,7 @@ def kernels_with_error(
     for kind, found in enumerate(mean.by_kind):
         for layer, kernel in enumerate(found):
             drawn = torch.stack([replica.by_kind[kind][layer] for replica in replicas])
-            off = drawn.std(0) / STATIC_REPLICAS**0.5
+            off = drawn.std(0) / SAMPLED_REPLICAS**0.5
             worst = max(worst, 3 * _relative(off, kernel))
     return mean, worst
 
