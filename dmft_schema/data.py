@@ -33,11 +33,9 @@ def _check_outputs(targets: FloatArray, test_targets: FloatArray | None) -> None
         check_scale_of_targets(test_targets, "test_targets")
 
 
-def _check_points(points: int) -> None:
-    if points > limits.MAX_POINTS:
-        raise ValueError(
-            f"the data has {points} points, training and test together (limit: {limits.MAX_POINTS})"
-        )
+def _check_points(points: int, limit: int) -> None:
+    if points > limit:
+        raise ValueError(f"the data has {points} points, training and test together (limit: {limit})")
 
 
 def kinds_of_targets(targets: FloatArray) -> list[str]:
@@ -95,7 +93,7 @@ class KernelData(SizedData):
 
     @model_validator(mode="after")
     def _consistent(self) -> KernelData:
-        _check_points(self.points + self.test_points)
+        _check_points(self.points + self.test_points, limits.MAX_KERNEL_POINTS)
         if self.kernel.shape[0] != self.kernel.shape[1]:
             raise ValueError(f"kernel must be square; got shape {list(self.kernel.shape)}")
         _check_rows(self.targets, self.points, "targets", "kernel")
@@ -143,7 +141,7 @@ class InputData(SizedData):
 
     @model_validator(mode="after")
     def _consistent(self) -> InputData:
-        _check_points(self.points + self.test_points)
+        _check_points(self.points + self.test_points, limits.MAX_POINTS)
         shape = self.sizes.shape
         dimension = int(np.prod(self.inputs.shape[1:]))
         if dimension > limits.MAX_INPUT_DIMENSION:

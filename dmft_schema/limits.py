@@ -1,7 +1,10 @@
 """The hard limits of the contract: one place for each number, quoted in every refusal."""
 
-MAX_POINTS = 2_000
+MAX_POINTS = 5_000
 """Training plus test points in one request."""
+
+MAX_KERNEL_POINTS = 2_000
+"""The same where the kernel is sent: its eigenvalues are looked at before it is taken."""
 
 MAX_OUTPUTS = 100
 MAX_INPUT_DIMENSION = 20_000
