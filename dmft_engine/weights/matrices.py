@@ -122,6 +122,8 @@ class _Matrix(Stateful):
         self.uses = []
 
     def tangent(self, points: int) -> Tensor:
+        if not self.uses:  # as of a recurrence over one time
+            return torch.zeros((), dtype=self.source.space.basis.dtype, device=self.source.space.basis.device)
         x = together([use.x.field for use in self.uses], points)
         g = [
             together([use.g[output].field for use in self.uses], points)

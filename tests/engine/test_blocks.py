@@ -21,6 +21,8 @@ from tests.problems import request, run
 
 Layers = list[dict[str, Any]]
 WIDTH = 12
+POINTS = 20
+"""Of which six are trained on."""
 
 DENSE = {"block": "dense"}
 TANH = {"block": "activation", "name": "tanh"}
@@ -134,8 +136,8 @@ def inputs(shape: tuple[int, ...], points: int, seed: int = 0) -> NDArray:
 
 def problem(shape: tuple[int, ...], layers: Layers, **sections: Any) -> Problem:
     """With test points, several outputs and, in dimensions, more rows than numbers in each."""
-    x = inputs(shape, 10)
-    y = np.random.default_rng(1).normal(size=(10, 2))
+    x = inputs(shape, POINTS)
+    y = np.random.default_rng(1).normal(size=(POINTS, 2))
     data = {"inputs": x[:6].tolist(), "targets": y[:6].tolist()}
     data |= {"test_inputs": x[6:].tolist(), "test_targets": y[6:].tolist()}
     network = {"architecture": "composed", "layers": layers, "gamma0": 0.8}
@@ -167,7 +169,7 @@ def check_against_torch(shape: tuple[int, ...], layers: Layers, width: int = WID
     ours, gamma0, rate = network_of(given, width), given.network.gamma0, 0.3
     theirs = [weight.requires_grad_(True) for weight in unit_weights(ours)]
     velocity = [torch.zeros_like(weight) for weight in theirs]
-    x, y = torch.tensor(inputs(shape, 10)), torch.tensor(given.data.targets)
+    x, y = torch.tensor(inputs(shape, POINTS)), torch.tensor(given.data.targets)
     rule = Sgd(momentum=0.5, decay=0.02)
     for step in range(4):
         with torch.no_grad():
@@ -175,10 +177,11 @@ def check_against_torch(shape: tuple[int, ...], layers: Layers, width: int = WID
         out = plain_blocks.output(layers, x, theirs)
         torch.testing.assert_close(fields.output[0], out.detach(), rtol=1e-9, atol=1e-9)
         if step == 1:
-            check_ntk(ours.propagate(10).ntk(torch.empty(0))[0], out, theirs, width)
+            check_ntk(ours.propagate(POINTS).ntk(torch.empty(0))[0], out, theirs, width)
         # theta <- theta + v, v <- mu v - eta gamma0^2 N dL/dtheta - decay theta, L = (1/P) sum |f - y|^2 / 2
         f = out[:6] / (gamma0 * width)
-        gradients = torch.autograd.grad((f - y).square().sum() / 2 / 6, theirs)
+        loss = (f - y).square().sum() / 2 / 6
+        gradients = torch.autograd.grad(loss, theirs, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             for weight, v, gradient in zip(theirs, velocity, gradients, strict=True):
                 v.mul_(0.5).sub_(rate * gamma0**2 * width * gradient).sub_(0.02 * weight)
@@ -190,7 +193,10 @@ def check_against_torch(shape: tuple[int, ...], layers: Layers, width: int = WID
 
 def check_ntk(found: Tensor, out: Tensor, weights: list[Tensor], width: int) -> None:
     """K = (1/N) sum over weights of d(gamma0 N f) / d theta twice, [C, P, C, P]."""
-    rows = [torch.autograd.grad(value, weights, retain_graph=True) for value in out.T.flatten()]
+    rows = [
+        torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True, materialize_grads=True)
+        for value in out.T.flatten()
+    ]
     jacobian = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
     expected = jacobian @ jacobian.T / width
     torch.testing.assert_close(found.flatten(2).flatten(0, 1), expected, rtol=1e-9, atol=1e-9)
@@ -240,7 +246,7 @@ def test_a_shift_of_every_image_around_the_edges_changes_nothing() -> None:
 
 def test_causal_attention_does_not_see_the_future() -> None:
     """A token that changes leaves the output at the positions before it, with the same weights."""
-    x = torch.tensor(inputs(SEQUENCES, 10))
+    x = torch.tensor(inputs(SEQUENCES, POINTS))
     layers = [DENSE, {"block": "residual", "branch": [{"block": "attention", "causal": True}]}, TANH]
     changed = x.clone()
     changed[:, 2] += 1.0
@@ -252,7 +258,7 @@ def test_causal_attention_does_not_see_the_future() -> None:
         weights = network_of(given)
         with torch.no_grad():
             weights.propagate(6)
-        outputs.append(weights.layers[-1].above.x.unflatten(1, (10, -1)))
+        outputs.append(weights.layers[-1].above.x.unflatten(1, (POINTS, -1)))
     before, after = (output[:, :, :2] for output in outputs)
     torch.testing.assert_close(before, after, rtol=0, atol=0)
     assert (outputs[0][:, :, 2:] - outputs[1][:, :, 2:]).abs().amin((0, 1, 3)).max() > 0
