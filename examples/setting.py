@@ -45,6 +45,28 @@ class Setting:
         inputs *= np.sqrt(inputs.shape[1]) / np.linalg.norm(inputs, axis=1, keepdims=True)
         return {"inputs": inputs, "targets": np.repeat([1.0, -1.0], half)}
 
+    def two_classes_of_images(self, points: int, test_points: int, side: int = 8) -> dict[str, Any]:
+        """P and P' images [side, side, C] of the same two classes: means over squares of pixels, normalised
+        as whole images to |x|^2 = D. The digits are 8 x 8 as they are.
+        """
+        if self.data is None:
+            digits = {"dataset": "digits", "classes": [0, 1], "images": True}
+            return digits | {"points": points, "test_points": test_points}
+        images, labels = _cifar(self.data)
+        if images.ndim == 2:  # rows of the Python folder, channels first
+            images = images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        square = images.shape[1] // side
+        found = [np.flatnonzero(labels == c) for c in (0, 1)]
+        arrays: dict[str, Any] = {}
+        for name, first, count in (("", 0, points // 2), ("test_", points // 2, test_points // 2)):
+            chosen = images[np.concatenate([f[first : first + count] for f in found])].astype(float)
+            pooled = chosen.reshape(len(chosen), side, square, side, square, -1).mean(axis=(2, 4))
+            pooled -= pooled.mean(axis=(1, 2, 3), keepdims=True)
+            norms = np.linalg.norm(pooled.reshape(len(chosen), -1), axis=1)
+            arrays[f"{name}inputs"] = pooled * (pooled[0].size ** 0.5 / norms)[:, None, None, None]
+            arrays[f"{name}targets"] = np.repeat([1.0, -1.0], count)
+        return arrays
+
     def solve_all(
         self, requests: Mapping[Any, dict[str, Any]], *, partial: bool = False
     ) -> dict[Any, Result]:
@@ -64,11 +86,12 @@ class Setting:
         print(f"wrote {path}")
 
 
-def draw_loss(axes: Axes, result: Result, line: str, **look: Any) -> None:
-    """Loss over learning time; a band of one standard error where there is one."""
-    (drawn,) = axes.plot(result.times, result.loss, line, **look)
-    if (error := result.loss_standard_error) is not None:
-        low, high = result.loss - error, result.loss + error
+def draw_loss(axes: Axes, result: Result, line: str, prefix: str = "", **look: Any) -> None:
+    """Loss over learning time; a band of one standard error where there is one. Of test points by "test_"."""
+    loss = getattr(result, f"{prefix}loss")
+    (drawn,) = axes.plot(result.times, loss, line, **look)
+    if (error := getattr(result, f"{prefix}loss_standard_error")) is not None:
+        low, high = loss - error, loss + error
         axes.fill_between(result.times, low, high, color=drawn.get_color(), alpha=0.3, linewidth=0)
 
 
@@ -109,4 +132,6 @@ def open_setting(description: str | None) -> Setting:
     parser.add_argument("--url", help="the server (the local one)")
     parser.add_argument("--quick", action="store_true", help="smaller networks, fewer seeds")
     arguments = parser.parse_args()
-    return Setting(Client(arguments.url), arguments.data, arguments.output, arguments.quick)
+    client = Client(arguments.url)
+    client.capabilities()  # is there a server at all? From now on it is waited for.
+    return Setting(client, arguments.data, arguments.output, arguments.quick)

@@ -120,3 +120,14 @@ def test_figure_4_only_dmft_follows_networks_at_large_gamma0(draw: Draw) -> None
     for _, gap, apart in others:
         assert gap > 3 * dmft[1]
         assert apart > 10 * dmft[2]
+
+
+def test_figure_5_wide_filters_approach_their_limit(draw: Draw) -> None:
+    text = draw("figure_5")
+    pattern = "final test loss # +- #, test error #, loss # +- #, alignment # -> #"
+    for gamma0 in ("0.3", "1.0", "3.0"):
+        ((limit, error, *_, before, after),) = found(f"gamma0 {gamma0}, limit: {pattern}", text)
+        ((networks, spread, *_),) = found(f"gamma0 {gamma0}, 64: {pattern}", text)
+        # Corrections of order 1 / N are below the spread of four networks.
+        assert abs(limit - networks) < 4 * np.hypot(error, spread)
+        assert after > before
