@@ -20,8 +20,6 @@ from dmft_schema.observables import kernel_target_alignment
 from examples.setting import draw_loss, open_setting
 
 GAMMAS = (0.3, 1.0, 3.0)
-POINTS = 10
-TARGETS = np.repeat([1.0, -1.0], POINTS // 2)
 
 
 def network() -> list[Any]:
@@ -29,25 +27,31 @@ def network() -> list[Any]:
     return nn.serial(filters, filters, nn.readout("mean"))
 
 
+def signs(predictions: NDArray) -> NDArray:
+    """The targets: one half of the points is of either class."""
+    return np.repeat([1.0, -1.0], predictions.shape[1] // 2)
+
+
 def alignments(result: Result) -> NDArray:
     """[K] of the NTK with the targets, at the kernel times."""
     times = range(len(result.kernel_times))
-    return np.array([kernel_target_alignment(result.ntk(t), TARGETS) for t in times])
+    targets = signs(result.predictions)
+    return np.array([kernel_target_alignment(result.ntk(t), targets) for t in times])
 
 
 def test_errors(result: Result) -> NDArray:
     """[T] part of the test points whose prediction, in the mean over members, has the wrong sign."""
     predictions = result.test_predictions
     assert predictions is not None
-    signs = np.repeat([1.0, -1.0], predictions.shape[1] // 2)
-    return np.asarray((predictions * signs <= 0).mean(axis=1))
+    return np.asarray((predictions * signs(predictions) <= 0).mean(axis=1))
 
 
 def describe(result: Result) -> str:
     assert result.test_loss is not None
+    test_error = result.arrays["test_loss_standard_error"]
     aligned = alignments(result)
     return (
-        f"final test loss {result.test_loss[-1]:.4f} +- {result.test_loss_standard_error[-1]:.1g}, "
+        f"final test loss {result.test_loss[-1]:.4f} +- {test_error[-1]:.1g}, "
         f"test error {test_errors(result)[-1]:.3f}, "
         f"loss {result.loss[-1]:.5f} +- {result.loss_standard_error[-1]:.1g}, "
         f"alignment {aligned[0]:.4f} -> {aligned[-1]:.4f}"
@@ -56,9 +60,9 @@ def describe(result: Result) -> str:
 
 def main() -> None:
     setting = open_setting(__doc__)
-    tests, widths, steps = (10, (16, 64), 20) if setting.quick else (20, (32, 128, 512), 40)
+    points, tests, widths, steps = (4, 10, (16, 64), 20) if setting.quick else (10, 20, (32, 128, 512), 40)
     problem: dict[str, Any] = {
-        **setting.two_classes_of_images(POINTS, tests),
+        **setting.two_classes_of_images(points, tests),
         "network": network(),
         "learning_rate": 1.0,
         "steps": steps,

@@ -88,9 +88,9 @@ class Setting:
 
 def draw_loss(axes: Axes, result: Result, line: str, prefix: str = "", **look: Any) -> None:
     """Loss over learning time; a band of one standard error where there is one. Of test points by "test_"."""
-    loss = getattr(result, f"{prefix}loss")
+    loss = result.arrays[f"{prefix}loss"]
     (drawn,) = axes.plot(result.times, loss, line, **look)
-    if (error := getattr(result, f"{prefix}loss_standard_error")) is not None:
+    if (error := result.arrays.get(f"{prefix}loss_standard_error")) is not None:
         low, high = loss - error, loss + error
         axes.fill_between(result.times, low, high, color=drawn.get_color(), alpha=0.3, linewidth=0)
 

@@ -131,3 +131,14 @@ def test_figure_5_wide_filters_approach_their_limit(draw: Draw) -> None:
         # Corrections of order 1 / N are below the spread of four networks.
         assert abs(limit - networks) < 4 * np.hypot(error, spread)
         assert after > before
+
+
+def test_attention_looks_at_the_marked_token_as_networks_do(draw: Draw) -> None:
+    text = draw("attention")
+    pattern = "final loss # +- #, test loss #, alignment of Phi # -> #"
+    for gamma0 in ("0.3", "1.0", "3.0"):
+        ((limit, error, _, before, after),) = found(f"gamma0 {gamma0}, limit: {pattern}", text)
+        ((networks, spread, *_),) = found(f"gamma0 {gamma0}, networks: {pattern}", text)
+        assert abs(limit - networks) < 4 * np.hypot(error, spread)
+        assert after > before
+    assert found("lazy: final loss #, test loss #", text)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dmft_engine import Problem, solve
@@ -32,6 +34,20 @@ CASES: dict[str, dict[str, Any]] = {
         "method": {"name": "finite_width", "width": 1500, "ensemble": 8, "dtype": "float32"},
     },
 }
+_SMOOTH = {"training": {"steps": 20, "learning_rate": 0.3}, "shape": (4, 4, 1)}
+_LIMIT = {"method": {"name": "dmft", "samples": 4096, "replicas": 2, "tolerance": 0.05}}
+CASES |= {
+    "filters": _SMOOTH | _LIMIT | {"points": 5, "network": {"architecture": "convolutional", "depth": 2}},
+    "attention": _SMOOTH | _LIMIT | {
+        "points": 5, "shape": (3, 4),
+        "network": {"architecture": "transformer", "depth": 1, "normalise": None},
+    },
+    "recurrence": _SMOOTH | _LIMIT | {"points": 6, "shape": (4, 3), "network": {"architecture": "recurrent"}},
+    "wide filters": _SMOOTH | {
+        "points": 6, "network": {"architecture": "convolutional"},
+        "method": {"name": "finite_width", "width": 300, "ensemble": 4},
+    },
+}  # fmt: skip
 PEAK = """
 import json, sys
 from dmft_engine import Problem, solve
@@ -44,8 +60,11 @@ print(int(peak.split()[1]) * 1024)
 """
 
 
-def asked(points: int = 10, **sections: Any) -> SolveRequest:
-    return request(sphere(points, 2 * points), **sections)
+def asked(points: int = 10, shape: tuple[int, ...] | None = None, **sections: Any) -> SolveRequest:
+    data = sphere(points, math.prod(shape) if shape else 2 * points)
+    if shape:
+        data["inputs"] = np.reshape(data["inputs"], (points, *shape))
+    return request(data, **sections)
 
 
 @pytest.mark.slow
