@@ -2,7 +2,7 @@
 tokens.
 
 Each sequence has a token that is marked, by a coordinate of its own, among others that are not; the target is
-the sign of the marked token's first coordinate: attention has to look there. With infinitely many heads of two
+the sign of its first coordinate: attention has to look there. With infinitely many heads of two
 neurons, by gamma0, beside networks of finite width and the lazy limit; and the kernel of what is read out, at
 the start and at the end.
 """
