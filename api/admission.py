@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from api import placement
 from api.problems import Problem, invalid, of_validation
 from api.services import Services
 from dmft_schema import FieldError, JobStatus, SolveRequest, UploadedData, large
-from dmft_schema.memory import Demand, shortage
-from dmft_schema.numerics import NUMERICS_VERSION
+from dmft_schema.memory import Demand, memory_bytes
 from dmft_schema.shapes import ShapeError
 from dmft_schema.sizes import Sizes
 from dmft_schema.support import check_shape, check_size, check_targets
@@ -27,15 +27,16 @@ def submit(services: Services, body: bytes, caller: User, idempotency_key: str |
     request = parse(body)
     data = request.data
     sizes = _check_dataset(services, request, caller) if isinstance(data, UploadedData) else data.sizes
-    lacking = shortage(Demand.of(request, sizes), services.settings.solve_bytes)
-    if lacking is not None:
-        raise Problem(422, "would_not_fit", f"{lacking.message}. {lacking.advice}")
-    device_class = services.settings.device.split(":")[0]
+    demand = Demand.of(request, sizes)
+    first, *others = placement.place(demand, request.method.name, services.store.crew(), services.settings)
     submission = services.store.submit(
         request,
         caller.id,
         owner_name=caller.name,
-        request_hash=request.content_hash(NUMERICS_VERSION, device_class),
+        request_hash=request.content_hash(*first.split("/")),
+        numerics=first,
+        other_hashes=[request.content_hash(*other.split("/")) for other in others],
+        memory_bytes=memory_bytes(demand),
         idempotency_key=idempotency_key,
     )
     if submission.job.status is JobStatus.QUEUED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -14,13 +15,14 @@ from fastapi import Depends, Request
 from api.intake import Intake
 from api.streams import Streams
 from dmft_schema import Job
-from jobs import keys, tickets
+from jobs import keys, scripts, tickets
 from jobs.artifacts import Artifacts
 from jobs.connection import connect, connect_async
 from jobs.errors import JobExpired, JobNotFound
 from jobs.keys import KeyStore, User
 from jobs.settings import Settings
-from jobs.store import WORKERS, JobStore
+from jobs.store import JobStore
+from jobs.workers import Crew
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LIVE_CONNECTIONS = 64
@@ -44,6 +46,7 @@ class Services:
     artifacts: Artifacts
     celery: Celery
     live: redis.asyncio.Redis
+    ask_crew: Callable[[], Awaitable[Any]]
     streams: Streams
     intake: Intake
 
@@ -51,14 +54,16 @@ class Services:
     def connect(cls, settings: Settings) -> Services:
         """Connections are made on first use."""
         client = connect(settings.redis_url)
+        live = connect_async(settings.redis_url, connections=_LIVE_CONNECTIONS, timeout=_LIVE_SECONDS)
         artifacts = Artifacts.of(settings)
         return cls(
             settings=settings,
             store=JobStore(client, settings),
             keys=KeyStore(client),
             artifacts=artifacts,
+            ask_crew=live.register_script(scripts.source("crew")),
             celery=tickets.sender(settings),
-            live=connect_async(settings.redis_url, connections=_LIVE_CONNECTIONS, timeout=_LIVE_SECONDS),
+            live=live,
             streams=Streams(settings.redis_url, settings.max_streams),
             intake=Intake(partial(cls.connect, settings), artifacts),
         )
@@ -73,13 +78,9 @@ class Services:
         """The user of an API key; None for an unknown or revoked one."""
         return await keys.identify(self.live, key)
 
-    async def live_workers(self) -> int:
-        """JobStore.live_workers, without a thread. Raises redis.RedisError if the store does not answer."""
-        live: Any = self.live
-        seconds, micro = await live.time()
-        oldest = seconds * 1000 + micro // 1000 - self.settings.lease_milliseconds
-        workers: int = await live.zcount(WORKERS, oldest, "+inf")
-        return workers
+    async def crew(self) -> Crew:
+        """JobStore.crew, without a thread. Raises redis.RedisError if the store does not answer."""
+        return Crew.read(await self.ask_crew())
 
     def job_of(self, job_id: str, caller: User) -> Job:
         """The caller's job.

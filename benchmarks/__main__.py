@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 
-BENCHMARKS = ("steps", "memory", "equal_error", "growth", "profile", "latency")
+BENCHMARKS = ("steps", "memory", "equal_error", "growth", "profile", "latency", "threads")
 
 
 def main() -> None:

@@ -15,7 +15,18 @@ from jobs.settings import Settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    options.add(parser, "host", "port", "data_dir", "workers", "redis_url", "device", "threads", "log_level")
+    options.add(
+        parser,
+        "host",
+        "port",
+        "data_dir",
+        "workers",
+        "redis_url",
+        "device",
+        "threads",
+        "memory_gb",
+        "log_level",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,17 @@ from jobs.settings import Settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    options.add(parser, "redis_url", "data_dir", "artifact_dir", "workers", "device", "threads", "log_level")
+    options.add(
+        parser,
+        "redis_url",
+        "data_dir",
+        "artifact_dir",
+        "workers",
+        "device",
+        "threads",
+        "memory_gb",
+        "log_level",
+    )
 
 
 def command(settings: Settings) -> list[str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -10,6 +13,7 @@ import torch
 from dmft_engine.errors import OutOfMemory
 from dmft_schema.memory import Demand, shortage
 
+_most: ContextVar[float] = ContextVar("most", default=math.inf)
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -24,13 +28,23 @@ def available_bytes(device: str) -> float:
     return min(_of_machine(), _of_container())
 
 
+@contextmanager
+def limited_to(memory_bytes: float) -> Iterator[None]:
+    """What is solved inside may take no more than so much, however much is free."""
+    token = _most.set(memory_bytes)
+    try:
+        yield
+    finally:
+        _most.reset(token)
+
+
 def check_room(demand: Demand, device: str) -> None:
     """Refuse to start what would not fit.
 
     Raises:
         OutOfMemory: naming what it needs, what there is, and a size that would fit.
     """
-    found = shortage(demand, available_bytes(device))
+    found = shortage(demand, min(available_bytes(device), _most.get()))
     if found is not None:
         raise OutOfMemory(f"{found.message} on {device}", found.advice)
 

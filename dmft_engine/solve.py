@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from dmft_engine.checkpoint import check_longer, identity, is_longer
-from dmft_engine.devices import check_room
+from dmft_engine.devices import check_room, limited_to
 from dmft_engine.errors import EngineError, NotFinite, SolveFailure, is_out_of_memory, out_of_memory
 from dmft_engine.methods import method_for
 from dmft_engine.methods.method import StartOver
 from dmft_engine.problem import Problem
 from dmft_engine.record.assembly import assemble
-from dmft_engine.record.solution import Result
+from dmft_engine.record.solution import Result, Solution
 from dmft_engine.state import State, moved
 from dmft_engine.training.reporter import Cancelled, OnProgress, Reporter, ShouldStop
 from dmft_engine.training.stability import Stability
@@ -39,6 +41,7 @@ class Solving:
         should_stop: ShouldStop | None = None,
         device: str = "cpu",
         resume: State | None = None,
+        memory_bytes: float = math.inf,
     ) -> None:
         """See `solve`.
 
@@ -48,6 +51,8 @@ class Solving:
         self._started = time.perf_counter()
         self._problem = problem
         self._device = device
+        self._memory_bytes = memory_bytes
+        self._trained: Solution | None = None
         self._method = method_for(problem, device)
         self._reporter = Reporter(self._method.work, on_progress, should_stop)
         self.resumed = False
@@ -108,6 +113,7 @@ class Solving:
         status = JobStatus.CANCELLED if self.status is None else self.status
         with np.errstate(all="ignore"):  # What is not finite is left out, with a note.
             solution = self._method.solution()
+            self._trained = solution and _trajectory_of(solution)
             del self._method  # The bulk of the memory, which putting the result together needs.
             result = assemble(self._problem, solution, status, self.error, self._device, self._reporter)
         result.diagnostics.wall_seconds = time.perf_counter() - self._started
@@ -115,10 +121,23 @@ class Solving:
             self._reporter.end()
         return result
 
+    def reached(self) -> Result | None:
+        """The trajectory so far, for another thread to take if this one no longer answers, or None.
+
+        It is a cancelled result without kernels: those are at work on the thread that hangs.
+        """
+        solution = self._trained or self._method.solution()
+        if solution is None or not solution.predictions.shape[1]:
+            return None
+        with np.errstate(all="ignore"):
+            silent = Reporter(1, None, None)
+            alone = _trajectory_of(solution)
+            return assemble(self._problem, alone, JobStatus.CANCELLED, None, self._device, silent)
+
     def _guarded(self, act: Callable[[], None]) -> None:
         """Do something; what goes wrong becomes the status and the error."""
         try:
-            with torch.no_grad():
+            with torch.no_grad(), limited_to(self._memory_bytes):
                 act()
         except Cancelled:
             self.status = JobStatus.CANCELLED
@@ -149,6 +168,8 @@ def solve(
     device: str = "cpu",
     resume: State | None = None,
     checkpoint: Callable[[Solving], None] | None = None,
+    memory_bytes: float = math.inf,
+    on_start: Callable[[Solving], None] | None = None,
 ) -> Result:
     """Solve a problem by the method it names.
 
@@ -163,6 +184,8 @@ def solve(
             again, and says so in its progress.
         checkpoint: called after each step, the last included, and after a cancelled one; it may take the
             state, which costs a copy of all memory, and look whether the solve has ended.
+        memory_bytes: what the solve may take of the device's memory, if that is less than all that is free.
+        on_start: called with the solve before it begins: another thread may ask it for what it has reached.
 
     Returns:
         A Result. Divergence, too few samples and exhausted memory are results with status failed
@@ -172,12 +195,18 @@ def solve(
     Raises:
         CannotResume: the state is of another problem, or of another version of the engine's numbers.
     """
-    solving = Solving(problem, on_progress, should_stop, device, resume)
+    solving = Solving(problem, on_progress, should_stop, device, resume, memory_bytes)
+    if on_start is not None:
+        on_start(solving)
     while not solving.ended:
         solving.advance()
         if checkpoint is not None and solving.status is not JobStatus.FAILED:
             checkpoint(solving)
     return solving.result()
+
+
+def _trajectory_of(solution: Solution) -> Solution:
+    return replace(solution, kernel_steps=[], phi=[], g=[], ntk=None, ntk_standard_error=None, later={})
 
 
 def _not_finite(problem: Problem, reporter: Reporter) -> JobError:

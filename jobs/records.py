@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from dmft_schema import Event, Job, JobError, JobStatus, Progress, RequestSummary, SolveRequest
 from dmft_schema.summary import summarise
+from jobs.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,15 @@ class Claim:
         id: the job's.
         epoch: grows with every claim; all that the holder does is checked against it.
         request: what to solve.
+        reuse_key, content_hash: the result's, where this worker's numbers are not those that the record's
+            were made for; else "".
     """
 
     id: str
     epoch: str
     request: SolveRequest
+    reuse_key: str = ""
+    content_hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def digest(text: bytes) -> str:
 SHOWN = (
     *("id", "status", "name", "owner", "owner_name", "tags", "created_at", "started_at", "finished_at"),
     *("expires_at", "attempts", "cancel_requested", "cached", "progress", "request_hash", "content_hash"),
-    *("error", "artifact", "summary"),
+    *("error", "artifact", "summary", "memory", "method"),
 )
 """The fields of a record that an answer is made of: all but the request, which may be megabytes."""
 
@@ -114,20 +120,36 @@ def summary_of(stored: str | None) -> RequestSummary:
         return RequestSummary()
 
 
+def reuse_key(owner: str, content_hash: str, settings: Settings) -> str:
+    """By which a finished result of the same request is found, to be used again: by its owner, or by all."""
+    return content_hash if settings.reuse_across_users else f"{owner}:{content_hash}"
+
+
 def new(
-    request: SolveRequest, body: bytes, *, owner_name: str, content_hash: str, reuse_key: str
+    request: SolveRequest,
+    body: bytes,
+    *,
+    owner_name: str,
+    content_hash: str,
+    reuse_key: str,
+    numerics: str,
+    memory_bytes: float | None,
 ) -> dict[str, str | bytes | int]:
     """The fields of a new record that are known before it is submitted."""
+    needs = {} if memory_bytes is None else {"memory": math.ceil(memory_bytes)}
     return {
         "request": body,
         "summary": _summary(request).model_dump_json(),
-        # The transitions find a finished result of the same request, to be used again, by this.
-        "request_hash": reuse_key,
+        # Earlier versions stored the reuse key as request_hash.
+        "reuse_key": reuse_key,
         "content_hash": content_hash,
+        "numerics": numerics,
+        "method": request.method.name,
         "owner_name": owner_name,
         "name": request.name or "",
         "tags": json.dumps(request.tags),
         "priority": request.priority,
+        **needs,
     }
 
 

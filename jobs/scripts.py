@@ -11,16 +11,18 @@ from dmft_schema import JobStatus
 
 TRANSITIONS = ("submit", "claim", "beat", "finish", "attempt_failed", "release", "cancel", "delete", "reap")
 LISTS = ("page", "mend", "describe")
+WORKERS = ("announce", "retire", "crew")
+
+
+def source(name: str) -> str:
+    """A script's text, with what all of them share."""
+    folder = resources.files("jobs") / "lua"
+    return _statuses() + (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
 
 
 def load(client: redis.Redis) -> dict[str, Any]:
     """Each script, by its name, to be called with `args`."""
-    folder = resources.files("jobs") / "lua"
-    common = _statuses() + (folder / "common.lua").read_text()
-    return {
-        name: client.register_script(common + (folder / f"{name}.lua").read_text())
-        for name in TRANSITIONS + LISTS
-    }
+    return {name: client.register_script(source(name)) for name in TRANSITIONS + LISTS + WORKERS}
 
 
 def _statuses() -> str:

@@ -47,13 +47,17 @@ class Settings(BaseSettings):
         description="torch device of the solvers: cpu, cuda or cuda:N.",
     )
     threads: int = Field(
-        0, ge=0, le=4096, description="CPU threads of each solver; 0 shares the cores between the slots."
+        0,
+        ge=0,
+        le=4096,
+        description="CPU threads of a solve with long operations (small ones take one); 0 shares the cores "
+        "between the slots.",
     )
     memory_gb: float = Field(
         0.0,
         ge=0,
         le=1e6,
-        description="GB that one solve may take; 0 shares 80% of this machine's between the slots.",
+        description="GB that one solve may take; 0 shares 80% of the device's between the slots.",
     )
     lease_seconds: float = Field(
         30.0, ge=0.1, le=1e7, description="A running job whose worker is silent this long is run again."
@@ -195,9 +199,12 @@ class Settings(BaseSettings):
 
     @property
     def solve_bytes(self) -> float:
-        """Memory that one solve may take."""
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return 1e9 * self.memory_gb or 0.8 * machine / self.workers
+        """Memory that one solve may take on this machine's CPUs."""
+        return self.share_of(_machine_bytes())
+
+    def share_of(self, device_bytes: float) -> float:
+        """Memory that one solve may take on a device with so much."""
+        return 1e9 * self.memory_gb or 0.8 * device_bytes / self.workers
 
     @property
     def lease_milliseconds(self) -> int:
@@ -212,3 +219,12 @@ def _can_be_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # too long a name, a folder that may not be looked into
         return False
+
+
+def _machine_bytes() -> float:
+    """Memory of this machine, or of the container that this process runs in."""
+    machine = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if not limit.is_file() or (text := limit.read_text().strip()) == "max":
+        return machine
+    return min(machine, float(text))

@@ -31,6 +31,9 @@ def test_compose_sets_only_settings_that_exist_and_no_default_secret() -> None:
         for name in service.get("environment", {}):
             if name.startswith("DMFT_"):
                 assert name.removeprefix("DMFT_").lower() in Settings.model_fields, name
+        own = {"host", "port", "device", "artifact_dir", "log_file"}  # as the images and commands have them
+        given = {name.removeprefix("DMFT_").lower() for name in service.get("environment", {})}
+        assert "DMFT_REDIS_URL" not in service["environment"] or set(Settings.model_fields) - own <= given
     assert re.findall(r"DMFT_REDIS_PASSWORD[^}]*", text).count("DMFT_REDIS_PASSWORD:-") == 0
     assert "${DMFT_REDIS_PASSWORD:?" in text
     for name in ("api", "worker", "worker-gpu"):

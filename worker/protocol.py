@@ -1,6 +1,7 @@
 """What supervisor and solver process say to each other: one JSON object a line.
 
-Down the solver's stdin: a SolveCommand starts a job; {"stop": true} asks the running one to end. Up a
+Down the solver's stdin: a SolveCommand starts a job; {"stop": true} asks the running one to end, and with
+"rescue": true, what it has reached is asked for even if it does not. Up a
 pipe of their own (so that nothing printed can disturb them): Ready, then Progress lines, then Done.
 """
 
@@ -26,12 +27,34 @@ class SolveCommand(BaseModel):
     dataset: str | None = None
     device: str
     threads: int
+    memory_bytes: float | None = None
+    """What the solve may take; None for all that is free."""
+
+
+class About(BaseModel):
+    """What a solver process can do: its engine, and the device that it was started for.
+
+    Attributes:
+        methods: names of those that the engine knows.
+        numerics: NUMERICS_VERSION of the engine.
+        torch: its version.
+        device_bytes: memory of the device; None where that is the machine's.
+        device_error: why the device cannot be used, if it cannot.
+    """
+
+    methods: list[str]
+    numerics: str
+    torch: str
+    device_bytes: float | None = None
+    device_error: JobError | None = None
 
 
 class Message(BaseModel):
     """From the solver: exactly one of ready, progress and done is set."""
 
     ready: bool = False
+    about: About | None = None
+    """With `ready`."""
     progress: Progress | None = None
     done: JobStatus | None = None
     error: JobError | None = None

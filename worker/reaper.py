@@ -11,6 +11,7 @@ import redis
 from jobs.artifacts import Artifacts
 from jobs.settings import Settings
 from jobs.store import JobStore
+from jobs.workers import WorkerFacts
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +27,14 @@ class Reaper(threading.Thread):
         settings: Settings,
         worker: str,
         tell: Callable[[], object],
+        facts: WorkerFacts,
     ) -> None:
-        """`tell` is called when jobs were queued again."""
+        """`tell` is called when jobs were queued again; `facts` are what the worker can do."""
         super().__init__(name="reaper", daemon=True)
         self._store = store
         self._artifacts = artifacts
         self._tell = tell
+        self._facts = facts
         self._interval = settings.lease_seconds / 4
         self._worker = worker
         self._last = 0
@@ -47,7 +50,7 @@ class Reaper(threading.Thread):
 
     def round(self) -> None:
         """One round."""
-        self._store.announce(self._worker)
+        self._store.announce(self._worker, self._facts)
         reaped = self._store.reap(self._last)
         self._last = reaped.at
         if reaped.expired:

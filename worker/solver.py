@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from pydantic import ValidationError
 
 from jobs.embedded_redis import die_with_parent
-from worker.protocol import UNREADABLE_COMMAND, Message, SolveCommand
+from worker.protocol import UNREADABLE_COMMAND, About, Message, SolveCommand
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ COMMAND = (sys.executable, "-m", "worker.solver_process")
 
 # Waiting threads sleep rather than spin: spinning takes the cores from whoever else computes there.
 # Read by OpenMP when torch is imported, so they have to stand in the environment; the operator's win.
-_PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 _LAST_SECONDS = 2.0
 
 
@@ -35,19 +35,20 @@ class SolverDied(Exception):
 class SolverProcess:
     """One solver process, in a process group of its own."""
 
-    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, command: Sequence[str] = COMMAND, device: str = "cpu") -> None:
         read_end, write_end = os.pipe()
         self._process = subprocess.Popen(
-            [*command, str(write_end)],
+            [*command, str(write_end), device],
             stdin=subprocess.PIPE,
             pass_fds=[write_end],
             start_new_session=True,
             preexec_fn=die_with_parent,
             text=True,
-            env=_PATIENT | os.environ,
+            env=PATIENT | os.environ,
         )
         os.close(write_end)
         self._messages: queue.Queue[Message | None] = queue.Queue()
+        self._about: Future[About] = Future()
         threading.Thread(target=self._listen, args=[read_end], daemon=True).start()
 
     @property
@@ -62,11 +63,25 @@ class SolverProcess:
         with open(read_end) as pipe:
             for line in pipe:
                 try:
-                    self._messages.put(Message.model_validate_json(line))
+                    message = Message.model_validate_json(line)
                 except ValidationError:
                     logger.exception("solver %s said what cannot be read", self.pid)
                     break
+                if message.about is not None:
+                    self._about.set_result(message.about)
+                self._messages.put(message)
         self._messages.put(None)
+        if not self._about.done():
+            self._about.set_exception(SolverDied(self._epitaph()))
+
+    def about(self, timeout: float) -> About:
+        """What it can do, once it is ready.
+
+        Raises:
+            SolverDied: it ended before.
+            TimeoutError: it takes longer than `timeout` seconds.
+        """
+        return self._about.result(timeout)
 
     def solve(self, command: SolveCommand) -> None:
         """Start a job."""
@@ -75,6 +90,11 @@ class SolverProcess:
     def ask_to_stop(self) -> None:
         """Ask the running job to end; it will say Done with what it has."""
         self._say('{"stop": true}')
+
+    def ask_for_what_there_is(self) -> None:
+        """Ask the running job to end; if it does not, the process says Done with the trajectory that it has
+        reached, where its other threads still run."""
+        self._say('{"stop": true, "rescue": true}')
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -132,8 +152,9 @@ class SolverProcess:
 class SolverPool:
     """Warm solvers: importing torch takes seconds, as long as many jobs."""
 
-    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, command: Sequence[str] = COMMAND, device: str = "cpu") -> None:
         self._command = command
+        self._device = device
         # Linux ties the life of a child to the thread that made it, so one lasting thread makes them all.
         self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
         self._idle: list[SolverProcess] = []
@@ -144,6 +165,14 @@ class SolverPool:
         """Start so many solvers before there is anything to solve."""
         for _ in range(count):
             self.give_back(self._spawn())
+
+    def about(self, timeout: float) -> About:
+        """What the pool's solvers can do; see SolverProcess.about."""
+        solver = self.acquire()
+        try:
+            return solver.about(timeout)
+        finally:
+            self.give_back(solver)
 
     def acquire(self) -> SolverProcess:
         """A solver that nobody else uses."""
@@ -167,7 +196,7 @@ class SolverPool:
             self.give_back(self._spawn())
 
     def _spawn(self) -> SolverProcess:
-        return self._spawner.submit(SolverProcess, self._command).result()
+        return self._spawner.submit(SolverProcess, self._command, self._device).result()
 
     def close(self) -> None:
         """End all idle solvers."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -16,32 +18,44 @@ import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from dmft_engine import Problem, Result, solve
+from dmft_engine import NUMERICS_VERSION, Problem, Result, solve
 from dmft_engine.errors import OutOfMemory, is_out_of_memory, out_of_memory
+from dmft_engine.methods import METHODS
+from dmft_engine.solve import Solving
+from dmft_engine.threads import computing_with, threads_for
 from dmft_schema import Data, InputData, JobError, JobStatus, KernelData, Progress, ResultDocument
 from dmft_schema.refusal import field_errors, in_one_line
 from jobs import storage
 from jobs.artifacts import RESULT_JSON, RESULT_NPZ
-from worker.protocol import STORAGE_FULL, UNREADABLE_COMMAND, Message, SolveCommand
+from worker.protocol import STORAGE_FULL, UNREADABLE_COMMAND, About, Message, SolveCommand
 
 _PROGRESS_SECONDS = 0.1
 _MOST_FIELDS = 5
+_RESCUE_SECONDS = 3.0
+"""How long a solve that is asked to end may take to do so before what it has reached is taken from it."""
+
+Reached = Callable[[], tuple[Result | None, SolveCommand]]
+"""What the running job has reached, and its command."""
 
 
 class Solver:
     """Reads commands on one thread and solves on the main one."""
 
-    def __init__(self, commands: IO[str], messages: IO[str]) -> None:
+    def __init__(self, commands: IO[str], messages: IO[str], device: str = "cpu") -> None:
         self._commands = commands
+        self._device = device
         self._messages = messages
         self._stop = threading.Event()
         self._next: list[SolveCommand] = []
         self._wake = threading.Condition()
+        self._rescue: Reached | None = None
+        self._ending = threading.RLock()
+        self._ended = threading.Event()
 
     def run(self) -> None:
         """Solve until stdin ends."""
         threading.Thread(target=self._listen, daemon=True).start()
-        self._say(Message(ready=True))
+        self._say(Message(ready=True, about=_about(self._device)))
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: bool(self._next))
@@ -63,10 +77,13 @@ class Solver:
         content = json.loads(line)
         if content.get("stop"):
             self._stop.set()
+            if content.get("rescue") and self._rescue is not None:
+                threading.Thread(target=self._save_what_there_is, args=[self._rescue], daemon=True).start()
             return
         command = SolveCommand.model_validate(content)
         with self._wake:
             self._stop.clear()
+            self._ended.clear()
             self._next.append(command)
             self._wake.notify()
 
@@ -75,27 +92,61 @@ class Solver:
         self._messages.flush()
 
     def _solve(self, command: SolveCommand) -> None:
+        def on_start(solving: Solving) -> None:
+            self._rescue = lambda: (solving.reached(), command)
+
         try:
-            torch.set_num_threads(command.threads)
             error = _device_error(command.device)
             if error is not None:
-                self._say(Message(done=JobStatus.FAILED, error=error))
+                self._end(Message(done=JobStatus.FAILED, error=error))
                 return
             problem = Problem.from_request(command.request, _dataset(command.dataset))
-            result = solve(problem, self._progress(), self._stop.is_set, command.device)
-            error = _write(result, Path(command.folder), command)
-            if error is None:
-                self._say(Message(done=result.status, error=result.error, spent=_ran_out(result.error)))
-            else:
-                self._say(Message(done=JobStatus.FAILED, error=error))
+            most = math.inf if command.memory_bytes is None else command.memory_bytes
+            stop = self._stop.is_set
+            with computing_with(threads_for(problem, command.threads)):
+                result = solve(
+                    problem,
+                    self._progress(),
+                    stop,
+                    command.device,
+                    memory_bytes=most,
+                    on_start=on_start,
+                )
+            with self._ending:
+                error = _write(result, command)
+                done = Message(done=result.status, error=result.error, spent=_ran_out(result.error))
+                self._end(done if error is None else Message(done=JobStatus.FAILED, error=error))
         except Exception as bug:
             # A supervisor must hear of everything, or the job would look as if it ran for ever.
             if storage.is_full(bug):
-                self._say(Message(done=JobStatus.FAILED, error=STORAGE_FULL, spent=True))
+                self._end(Message(done=JobStatus.FAILED, error=STORAGE_FULL, spent=True))
                 return
             traceback.print_exc()
             error = out_of_memory(command.device, bug) if is_out_of_memory(bug) else _internal(bug)
-            self._say(Message(done=JobStatus.FAILED, error=error, spent=True))
+            self._end(Message(done=JobStatus.FAILED, error=error, spent=True))
+
+    def _end(self, message: Message) -> None:
+        """Say how the job ended, once."""
+        with self._ending:
+            if not self._ended.is_set():
+                self._ended.set()
+                self._rescue = None
+                self._say(message)
+
+    def _save_what_there_is(self, rescue: Reached) -> None:
+        """For a job that was asked to end and does not: its thread hangs, but what it has reached is here."""
+        if self._ended.wait(_RESCUE_SECONDS):
+            return
+        with self._ending:
+            if self._rescue is not rescue:  # it has ended, and the next one has begun
+                return
+            try:
+                result, command = rescue()
+                if result is not None and _write(result, command) is None:
+                    self._end(Message(done=JobStatus.CANCELLED, spent=True))
+            except Exception:
+                # The supervisor says that there is nothing to keep, and ends this process.
+                traceback.print_exc()
 
     def _progress(self):  # type: ignore[no-untyped-def]
         last = 0.0
@@ -108,6 +159,18 @@ class Solver:
                 self._say(Message(progress=progress))
 
         return report
+
+
+def _about(device: str) -> About:
+    error = _device_error(device)
+    on_gpu = device.startswith("cuda") and error is None
+    return About(
+        methods=list(METHODS),
+        numerics=NUMERICS_VERSION,
+        torch=torch.__version__,
+        device_bytes=torch.cuda.get_device_properties(device).total_memory if on_gpu else None,
+        device_error=error,
+    )
 
 
 def _device_error(device: str) -> JobError | None:
@@ -140,7 +203,7 @@ def _ran_out(error: JobError | None) -> bool:
     return error is not None and error.code == OutOfMemory.code
 
 
-def _write(result: Result, folder: Path, command: SolveCommand) -> JobError | None:
+def _write(result: Result, command: SolveCommand) -> JobError | None:
     """Write the result's files; none if the schema refuses it, for then nobody could open them.
 
     Returns what the job failed by: the engine's own error, if it had one, says more than the refusal.
@@ -154,6 +217,7 @@ def _write(result: Result, folder: Path, command: SolveCommand) -> JobError | No
         ResultDocument.model_validate_json(text)
     except ValidationError as refusal:
         return result.error or _refused(refusal)
+    folder = Path(command.folder)
     with open(folder / RESULT_NPZ, "wb") as stream:
         np.savez(stream, allow_pickle=False, **result.arrays, document=_embedded(document))
     (folder / RESULT_JSON).write_text(text)
@@ -176,9 +240,9 @@ def _embedded(document: ResultDocument) -> NDArray[np.uint8]:
 
 
 def main() -> None:
-    """Entry point: `python -m worker.solver_process <file descriptor for messages>`."""
+    """Entry point: `python -m worker.solver_process <file descriptor for messages> <device>`."""
     with open(int(sys.argv[1]), "w") as messages:
-        Solver(sys.stdin, messages).run()
+        Solver(sys.stdin, messages, *sys.argv[2:]).run()
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ from dmft_schema import JobError, JobStatus, Progress, UploadedData
 from jobs import logs, storage
 from jobs.artifacts import Artifacts
 from jobs.errors import ArtifactMissing, LeaseLost
+from jobs.records import Claim
 from jobs.settings import Settings
-from jobs.store import Claim, JobStore
+from jobs.store import JobStore
+from jobs.workers import WorkerFacts
 from worker.protocol import STORAGE_FULL, Message, SolveCommand
 from worker.solver import SolverDied, SolverPool, SolverProcess
 
@@ -44,14 +46,20 @@ class Supervisor:
         settings: Settings,
         worker: str,
         tell: Callable[[], object] = _nothing,
+        facts: WorkerFacts | None = None,
     ) -> None:
-        """`tell` is called when there may be work that this worker leaves to others."""
+        """
+        Args:
+            tell: called when there may be work that this worker leaves to others.
+            facts: what the worker has announced, so that it takes nothing that it cannot do.
+        """
         self._store = store
         self._artifacts = artifacts
         self._pool = pool
         self._settings = settings
         self._worker = worker
         self._tell = tell
+        self._facts = facts
         self.draining = threading.Event()
 
     def work(self, found: Callable[[], object] = _nothing) -> int:
@@ -79,7 +87,7 @@ class Supervisor:
         store asks again until it has an answer."""
         while True:
             try:
-                return self._store.claim(self._worker)
+                return self._store.claim(self._worker, self._facts)
             except redis.RedisError:
                 logger.warning("Redis did not answer a claim; asking again", exc_info=True)
                 if self.draining.wait(_REDIS_RETRY_SECONDS):
@@ -135,6 +143,7 @@ class Supervisor:
                     dataset=dataset,
                     device=self._settings.device,
                     threads=self._settings.solver_threads,
+                    memory_bytes=self._memory_bytes,
                 )
             )
             healthy = self._watch(claim, solver, name)
@@ -158,6 +167,12 @@ class Supervisor:
             else:
                 self._pool.replace(solver)
 
+    @property
+    def _memory_bytes(self) -> float | None:
+        if self._facts is not None:
+            return self._facts.memory_bytes
+        return self._settings.solve_bytes if self._settings.device == "cpu" else None
+
     def _remove_unless_accepted(self, name: str) -> None:
         """What a record names as a job's result is never removed, whatever was heard of it."""
         if not self._store.referenced(name):
@@ -175,10 +190,15 @@ class Supervisor:
         progress: Progress | None = None
         stop_deadline: float | None = None
         last_sign = last_beat
+        stalled = False
         while True:
             due = last_beat + (_PUBLISH_SECONDS if progress else beat_seconds)
             message = solver.receive(min(due - time.monotonic(), _PUBLISH_SECONDS))
             if message is not None and message.done is not None:
+                if stalled and message.done is JobStatus.CANCELLED:
+                    message = message.model_copy(
+                        update={"done": JobStatus.FAILED, "error": self._stalled(True)}
+                    )
                 self._finish(claim, message, progress, name)
                 return not message.spent
             if message is not None:
@@ -192,18 +212,32 @@ class Supervisor:
             now = time.monotonic()
             if stop_deadline is not None and now > stop_deadline:
                 self._artifacts.remove_result(name)
-                self._settle(claim, JobStatus.CANCELLED, None, None)
+                if stalled:
+                    self._settle(claim, JobStatus.FAILED, self._stalled(False), None)
+                else:
+                    self._settle(claim, JobStatus.CANCELLED, None, None)
                 return False
             if stop_deadline is None and 0 < self._settings.stall_seconds < now - last_sign:
-                self._artifacts.remove_result(name)
-                self._settle(claim, JobStatus.FAILED, _stalled(self._settings.stall_seconds), None)
-                return False
+                stop_deadline, stalled = now + _STOP_GRACE_SECONDS, True
+                solver.ask_for_what_there_is()
             if now >= due:
                 last_beat = now
                 if self._beat(claim, progress) and stop_deadline is None:
                     stop_deadline = now + _STOP_GRACE_SECONDS
                     solver.ask_to_stop()
                 progress = None
+
+    def _stalled(self, kept: bool) -> JobError:
+        what = (
+            "the trajectory that it had reached is kept"
+            if kept
+            else "asked for what it had reached, it did not answer, so that nothing of it could be kept"
+        )
+        return JobError(
+            code="stalled",
+            message=f"the solver gave no sign of life for {self._settings.stall_seconds:g} s; {what}",
+            advice="Use a smaller problem, or ask the server's operator to raise DMFT_STALL_SECONDS.",
+        )
 
     def _beat(self, claim: Claim, progress: Progress | None) -> bool:
         try:
@@ -236,11 +270,3 @@ class Supervisor:
                 logger.warning("Redis does not answer; trying again", exc_info=True)
                 if self.draining.wait(_REDIS_RETRY_SECONDS):
                     raise
-
-
-def _stalled(seconds: float) -> JobError:
-    return JobError(
-        code="stalled",
-        message=f"the solver gave no sign of life for {seconds:g} s",
-        advice="Use a smaller problem, or ask the server's operator to raise DMFT_STALL_SECONDS.",
-    )

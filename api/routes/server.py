@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from importlib import metadata, resources
 
+import redis
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
@@ -16,6 +17,7 @@ from api.routing import Route
 from api.services import ServicesDep
 from dmft_schema import Capabilities
 from dmft_schema.numerics import NUMERICS_VERSION
+from jobs.workers import Crew
 
 router = APIRouter(tags=["server"], dependencies=[Depends(public)], route_class=Route)
 
@@ -40,8 +42,17 @@ _PAGE = (resources.files("api") / "static" / "index.html").read_text()
 
 @router.get("/v1/capabilities", response_model=Capabilities)
 async def capabilities(services: ServicesDep) -> Capabilities:
-    """Methods, activations, losses, architectures and limits of this server."""
+    """Methods, activations, losses, architectures and limits of this server.
+
+    `limits.workers` says what each live worker can take, `limits.memory_gb` the most that one gives a solve.
+    """
     settings = services.settings
+    try:
+        crew = await services.crew()
+    except redis.RedisError:
+        crew = Crew(0)
+    roomiest = max(crew.facts, key=lambda worker: worker.memory_bytes, default=None)
+    most = settings.solve_bytes if roomiest is None or not crew.all_known else roomiest.memory_bytes
     return Capabilities.of_contract(
         VERSION,
         max_streams=settings.max_streams,
@@ -49,8 +60,9 @@ async def capabilities(services: ServicesDep) -> Capabilities:
         max_running_per_user=settings.max_running_per_user,
         max_queued_per_user=settings.max_queued_per_user,
         retention_days=settings.retention_days,
-        device=settings.device,
-        memory_gb=round(settings.solve_bytes / 1e9, 1),
+        device=settings.device if roomiest is None else roomiest.device,
+        memory_gb=round(most / 1e9, 1),
+        workers=[worker.for_users() for worker in crew.facts],
     )
 
 
@@ -81,7 +93,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 async def readyz(services: ServicesDep) -> dict[str, str | int]:
     """The store answers and a worker is alive."""
-    workers = await services.live_workers()
+    workers = (await services.crew()).count
     if workers == 0:
         raise Problem(503, "no_live_worker", "no worker is alive: start one with `dmft worker`")
     return {"status": "ready", "workers": workers}

@@ -93,6 +93,13 @@ local function requeue(id)
   status_event(id, QUEUED)
 end
 
+-- Where a finished job's files are found by whoever asks for the same. Earlier versions' records call the key of
+-- it request_hash.
+local function done_key(id)
+  local job = redis.call('HMGET', job_key(id), 'reuse_key', 'request_hash')
+  return 'dmft:done:' .. (job[1] or job[2])
+end
+
 -- A final status: never left again. `artifact` names the stored files, '' when there are none.
 local function settle(id, status, err, artifact, retention)
   set_status(id, status)
@@ -101,7 +108,7 @@ local function settle(id, status, err, artifact, retention)
   redis.call('ZADD', 'dmft:expiring', now + retention, id)
   if artifact ~= '' then redis.call('SADD', 'dmft:refs:' .. artifact, id) end
   if status == SUCCEEDED then
-    redis.call('SET', 'dmft:done:' .. redis.call('HGET', job_key(id), 'request_hash'), id)
+    redis.call('SET', done_key(id), id)
   end
   status_event(id, status)
 end
@@ -135,7 +142,7 @@ local function unref(id)
   if not artifact or artifact == '' then return '' end
   redis.call('SREM', 'dmft:refs:' .. artifact, id)
   redis.call('HSET', job_key(id), 'artifact', '')
-  local done = 'dmft:done:' .. redis.call('HGET', job_key(id), 'request_hash')
+  local done = done_key(id)
   local heir = redis.call('SRANDMEMBER', 'dmft:refs:' .. artifact)
   if redis.call('GET', done) == id then
     if heir then redis.call('SET', done, heir) else redis.call('DEL', done) end

@@ -1,4 +1,5 @@
--- ARGV: id, owner, idempotency key or '', body hash, queue limit, retention ms, reuse (1/0), then field, value, ...
+-- ARGV: id, owner, idempotency key or '', body hash, queue limit, retention ms, JSON list of the keys by
+-- which a finished result may be used again, then field, value, ...
 -- Returns {outcome, id}: created, cached, replayed, conflict or full.
 local id, owner, key, body, limit, retention = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 -- The caller made the id, so a record with it, or its tombstone, is this very submission's.
@@ -27,14 +28,12 @@ local function create(outcome)
     redis.call('PEXPIRE', idempotency, retention)
   end
 end
-if ARGV[7] == '1' then
-  local hash
-  for i = 1, #fields, 2 do if fields[i] == 'request_hash' then hash = fields[i + 1] end end
-  local source = redis.call('GET', 'dmft:done:' .. hash)
+for _, reuse_key in ipairs(cjson.decode(ARGV[7])) do
+  local source = redis.call('GET', 'dmft:done:' .. reuse_key)
   local artifact = source and redis.call('HGET', job_key(source), 'artifact')
   if artifact and artifact ~= '' then
     create('cached')
-    redis.call('HSET', job_key(id), 'cached', 1, 'started_at', now,
+    redis.call('HSET', job_key(id), 'cached', 1, 'started_at', now, 'reuse_key', reuse_key,
       'progress', redis.call('HGET', job_key(source), 'progress') or '')
     settle(id, SUCCEEDED, '', artifact, retention)
     return {'cached', id}

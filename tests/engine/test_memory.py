@@ -145,3 +145,17 @@ def test_a_restart_that_would_not_fit_is_not_begun(monkeypatch: pytest.MonkeyPat
     assert result.error.code == "out_of_memory"
     # What was reached before is kept.
     assert len(result.arrays["loss"]) > 1
+
+
+@pytest.mark.parametrize("name", ["dmft", "finite_width", "static_ntk"])
+def test_a_limit_below_what_is_free_is_honoured(name: str) -> None:
+    """From the first check on: nothing has been solved."""
+    asked = request(sphere(4, 8), training={"steps": 3}, method={"name": name})
+    problem = Problem.from_request(asked)
+    needed = memory_bytes(Demand.of(problem, problem.data.sizes))
+    limited = solve(problem, memory_bytes=0.9 * needed)
+    assert limited.error is not None
+    assert (limited.error.code, limited.status) == ("out_of_memory", JobStatus.FAILED)
+    assert "limit: " in limited.error.message
+    assert solve(problem, memory_bytes=1.1 * needed).error is None
+    assert solve(problem).error is None, "the limit was that solve's alone"

@@ -16,8 +16,10 @@ import redis
 from dmft_schema import JobError, JobStatus
 from jobs.artifacts import Artifacts
 from jobs.errors import JobNotFound
+from jobs.records import Claim
 from jobs.settings import Settings
-from jobs.store import Claim, JobStore
+from jobs.store import JobStore
+from jobs.workers import WorkerFacts
 from tests import waiting
 from tests.conftest import small_request
 from worker import slots as slots_module
@@ -35,9 +37,9 @@ class Looks(JobStore):
         super().__init__(client, settings)
         self.count = 0
 
-    def claim(self, worker: str) -> Claim | None:
+    def claim(self, worker: str, facts: WorkerFacts | None = None) -> Claim | None:
         self.count += 1
-        return super().claim(worker)
+        return super().claim(worker, facts)
 
 
 class ByHand(Supervisor):

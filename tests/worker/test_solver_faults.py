@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from dmft_schema import Job, JobStatus, SolveRequest
-from jobs.artifacts import Artifacts
+from dmft_schema import Job, JobStatus, ResultDocument, SolveRequest
+from jobs.artifacts import RESULT_JSON, Artifacts
 from jobs.settings import Settings
 from jobs.store import JobStore
 from tests import waiting
@@ -63,7 +63,7 @@ def test_an_unreadable_command_ends_the_process() -> None:
     ("how", "code", "words"),
     [
         ("process.SolveCommand = process.Message.__class__", "solver_died", "could not read its command"),
-        ("import os; process.solve = lambda *_: os.close(int(sys.argv[1])) or 1/0", "solver_died", ""),
+        ("import os; process.solve = lambda *_, **__: os.close(int(sys.argv[1])) or 1/0", "solver_died", ""),
         ("process._write = lambda *_: process.os._exit(9)", "solver_died", "exit code 9"),
         ("process.Solver._solve = lambda s, c: print('?', file=s._messages, flush=True)",
          "solver_died", "no longer be heard"),
@@ -88,8 +88,54 @@ def test_faults_end_with_a_status_that_says_so(
         pool.close()
 
 
+HANGING = """
+import ctypes, time
+from dmft_engine.training.reporter import Reporter
+step = Reporter.step
+def hang(self, *args, **options):
+    if self.steps_done >= 20:
+        {hang}
+    step(self, *args, **options)
+Reporter.step = hang
+"""
+
+
 @pytest.mark.slow
-def test_a_hang_ends_as_stalled(
+@pytest.mark.parametrize(
+    ("hang", "kept"),
+    [
+        ("time.sleep(3600)", True),
+        ("os_sleep = ctypes.PyDLL(None).sleep; os_sleep(3600)", False),  # with Python's lock held
+    ],
+)
+def test_a_hang_ends_as_stalled_and_keeps_what_there_is(
+    store: JobStore, artifacts: Artifacts, settings: Settings, hang: str, kept: bool
+) -> None:
+    impatient = settings.model_copy(update={"stall_seconds": 20.0})
+    pool = SolverPool(spoiled(HANGING.format(hang=hang)))
+    try:
+        job = submit(store, slow_request())
+        Supervisor(store, artifacts, pool, impatient, "impatient").work()
+        found = store.get(job.id)
+        assert found.status is JobStatus.FAILED
+        assert found.error is not None
+        assert found.error.code == "stalled"
+        assert "DMFT_STALL_SECONDS" in found.error.advice
+        name = store.artifact(job.id)
+        assert (name is not None) == kept
+        assert ("is kept" in found.error.message) == kept
+        assert ("did not answer" in found.error.message) != kept
+        if name is not None:
+            text = artifacts.result_file(name, RESULT_JSON).read_text()
+            document = ResultDocument.model_validate_json(text)
+            # 20 steps were reported, and the one that hangs is recorded.
+            assert (document.complete, len(document.loss), len(document.predictions)) == (False, 21, 21)
+    finally:
+        pool.close()
+
+
+@pytest.mark.slow
+def test_a_frozen_solver_ends_as_stalled(
     store: JobStore, artifacts: Artifacts, pool: WatchedPool, settings: Settings, background: Background
 ) -> None:
     impatient = settings.model_copy(update={"stall_seconds": 15.0})
@@ -102,7 +148,7 @@ def test_a_hang_ends_as_stalled(
     error = store.get(job.id).error
     assert error is not None
     assert error.code == "stalled"
-    assert "DMFT_STALL_SECONDS" in error.advice
+    assert "did not answer" in error.message
 
 
 def test_a_failure_that_the_engine_reports_keeps_the_process(
