@@ -274,6 +274,24 @@ def test_a_claim_that_was_never_answered_is_taken_up_again(
     assert store.get(job.id).attempts == 1
 
 
+def test_a_delete_that_was_refused_takes_nothing_away_when_it_comes_again(
+    store: JobStore, settings: Settings, redis_client: redis.Redis
+) -> None:
+    """Its caller was told that the job runs; another call, made after the end, deletes."""
+    twice = Twice(redis_client, settings)
+    job = twice.submit(small_request(), "u_ada", request_hash="h").job
+    claim = twice.claim("worker")
+    assert claim is not None
+    with pytest.raises(JobNotFinished):
+        twice.delete(job.id)
+    refused = next(arguments for script, arguments, _ in reversed(twice.calls) if script == "delete")
+    twice.finish(claim, JobStatus.SUCCEEDED, artifact="files")
+    assert twice.replay("delete", refused)[0] == "unfinished"
+    assert twice.get(job.id).status is JobStatus.SUCCEEDED
+    assert twice.delete(job.id) == "files"
+    assert twice.replay("delete", refused)[0] == "unfinished"
+
+
 def test_a_request_of_another_version_fails_and_holds_up_nobody(
     store: JobStore, redis_client: redis.Redis
 ) -> None:
