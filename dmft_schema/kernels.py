@@ -3,7 +3,9 @@
 Keys: `kernel_times` [K] (steps), `phi_{l}`, `g_{l}` for l = 1..L, `ntk`, and `a_{l}`, `b_{l}` for l = 1..L-1.
 Two-time kernels are dense, phi_{l} [K, P, K, P], while K * P is small (K * P * C for g); otherwise factors
 phi_{l}_factor [K, P, k] with phi = factor factor^T. With C > 1 outputs g has the point axes
-[P, C] in place of [P], and ntk is [K, P, C, P, C]. With one output ntk is [K, P, P].
+[P, C] in place of [P], and ntk is [K, P, C, P, C]. With one output ntk is [K, P, P]. Of networks
+with positions phi and g are means over them, or between all of them (outputs.kernel_positions), with [P, A]
+in place of [P] and [P, C, A] in place of [P, C].
 Responses a_{l} [K, P, K, P (, C)] and b_{l} [K, P (, C), K, P] are dense; method linear leaves out the point
 axis of the backward field, which is the same for all points: a_{l} [K, P, K (, C)], b_{l} [K (, C), K, P].
 """

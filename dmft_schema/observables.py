@@ -36,8 +36,12 @@ def kernel_target_alignment(kernel: NDArray, targets: NDArray) -> float:
 
 
 def effective_dimension(kernel: NDArray) -> float:
-    """(tr K)^2 / tr K^2 of a kernel [P, P]: 1 if it has rank one, P if it is the identity."""
-    scaled = _unit(kernel)
+    """(tr K)^2 / tr K^2 of a kernel [P, P]: 1 if it has rank one, P if it is the identity.
+
+    One between positions of points, [P, A, P, A], counts as one of P A points.
+    """
+    rows = math.isqrt(kernel.size)
+    scaled = _unit(kernel).reshape(rows, rows)
     return _ratio(np.trace(scaled) ** 2, np.vdot(scaled, scaled))
 
 

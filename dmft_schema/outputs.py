@@ -22,6 +22,11 @@ class Outputs(StrictModel):
     kernel_times: Literal["all"] | Annotated[list[int], Field(max_length=limits.MAX_STEPS)] = Field(
         "all", description="Steps at which kernels are kept; negative counts from the end."
     )
+    kernel_positions: Literal["mean", "all"] = Field(
+        "mean",
+        exclude_if=lambda kept: kept == "mean",
+        description="mean: phi and g are means over positions, [P, P]; all: between all, [P, A, P, A].",
+    )
     responses: bool = Field(
         False, description="Whether the responses A^l and B^l come back, between the kernel times."
     )

@@ -164,6 +164,18 @@ def check_support(request: SolveAsked) -> None:
     for one, other, why in CONFLICTS:
         if FEATURES[one].used(request) and FEATURES[other].used(request):
             raise ValueError(f"{FEATURES[one].field} and {FEATURES[other].field} exclude each other: {why}")
+    if request.outputs.kernel_positions == "all":
+        kept_by = ("dmft", "gradient_independence", "finite_width")
+        if isinstance(request.network, LayeredNetwork):
+            raise ValueError(
+                'outputs.kernel_positions "all" is for networks with positions; architecture '
+                f"{request.network.architecture} has none"
+            )
+        if name not in kept_by or lazily:
+            raise ValueError(
+                f'method {name} keeps means over positions; outputs.kernel_positions "all" is for '
+                f"{', '.join(kept_by)} at gamma0 > 0"
+            )
     stepwise = [
         field
         for field, used in (

@@ -6,6 +6,7 @@ those that take no time.
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -215,7 +216,7 @@ def _kernel_piece(
         if several == 1:
             members = members[:, :, :, 0]
         factor = mean_factor(members)
-        if times * points * several <= MAX_KERNEL_ENTRIES:
+        if math.prod(factor.shape[:-1]) <= MAX_KERNEL_ENTRIES:
             return {name: np.tensordot(factor, factor, axes=(-1, -1))} | _errors(name, members)
         array, dense = dense_or_factor(factor, resolution, check)
         return {name: array} | _errors(name, members) if dense else {f"{name}_factor": array}

@@ -29,14 +29,18 @@ class FactoredKernel(Stateful):
 
     kept: ClassVar[tuple[str, ...]] = ("_columns",)
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, samples: int, each_position: bool = False) -> None:
+        """`each_position`: of points with positions, keep the kernel between all of them, not its mean."""
+        self._each_position = each_position
         self._samples = samples
         self._columns: list[Tensor] = []
 
     @property
     def width(self) -> int:
         """Coordinates kept; 0 if no time was."""
-        return self._columns[-1].shape[3:].numel() if self._columns else 0
+        if not self._columns:
+            return 0
+        return self._columns[-1].shape[-1 if self._each_position else 3 :].numel()
 
     @property
     def members(self) -> int:
@@ -46,18 +50,23 @@ class FactoredKernel(Stateful):
     def record(self, coordinates: list[Tensor]) -> None:
         """Keep one time's coordinates: one [R, P, k] for each output; k may have grown.
 
-        Of rows that are positions of points, [R, P, A, k] each; the kernel is the mean over positions.
+        Of rows that are positions of points, [R, P, A, k] each.
         """
         width = max(block.shape[-1] for block in coordinates)
         padded = [torch.nn.functional.pad(block, (0, width - block.shape[-1])) for block in coordinates]
         self._columns.append(torch.stack(padded, dim=2))
 
     def factors(self) -> Tensor:
-        """[R, K, P, C, k]: each replica's kernel is factor factor^T. K is the number of times."""
+        """[R, K, P, C, k], or [R, K, P, C, A, k] between positions: each replica's kernel is factor factor^T.
+
+        K is the number of times.
+        """
         replicas, *shape = self._columns[-1].shape
         stacked = self._columns[-1].new_zeros(replicas, len(self._columns), *shape)
         for time, column in enumerate(self._columns):
             stacked[:, time, ..., : column.shape[-1]] = column
+        if self._each_position:
+            return stacked.mul_(self._samples**-0.5)
         # (1/A) sum_a c_a . c_a / S, with all positions' coordinates side by side
         positions = math.prod(shape[2:-1])
         return stacked.mul_((self._samples * positions) ** -0.5).flatten(4)
@@ -85,7 +94,7 @@ def merged_factors(kernels: Sequence[FactoredKernel]) -> LateFactors:
         if len(factors) == 1:
             return factors[0]
         widest = max(factor.shape[-1] for factor in factors)
-        no_padding = [(0, 0)] * 4
+        no_padding = [(0, 0)] * (factors[0].ndim - 1)
         return np.concatenate([np.pad(f, [*no_padding, (0, widest - f.shape[-1])]) for f in factors])
 
     members = sum(kernel.members for kernel in kernels)

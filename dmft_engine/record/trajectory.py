@@ -83,9 +83,10 @@ class Trajectory(Stateful):
     def empty(cls, problem: Problem, samples: int, parts: int = 1) -> Trajectory:
         """A trajectory that will keep the kernels which the problem asks for; one of so many parts."""
         depth, wanted, points = problem.network.recorded, problem.outputs.kernels, problem.data.points
+        each = problem.outputs.kernel_positions == "all"
         return cls(
-            phi=[FactoredKernel(samples) for _ in range(depth)] if "phi" in wanted else [],
-            g=[FactoredKernel(samples) for _ in range(depth)] if "g" in wanted else [],
+            phi=[FactoredKernel(samples, each) for _ in range(depth)] if "phi" in wanted else [],
+            g=[FactoredKernel(samples, each) for _ in range(depth)] if "g" in wanted else [],
             keep_ntk="ntk" in wanted and problem.training.backward_rule == "backpropagation",
             points=points,
             fields=FieldRecord(problem.field_steps, problem.outputs.field_neurons, points, merged=parts > 1),

@@ -324,3 +324,39 @@ def test_fields_are_those_of_torch(name: str) -> None:
             arrays[f"fields_z_{layer}"].shape
             == arrays[f"fields_g_{layer}"].shape[:3] + arrays[f"fields_phi_{layer}"].shape[2:]
         )
+
+
+@pytest.mark.parametrize("method", ["dmft", "finite_width"])
+def test_kernels_between_positions_have_the_mean_on_their_diagonal(method: str) -> None:
+    options = {"dmft": {"samples": 2048, "replicas": 2, "tolerance": 0.1}, "finite_width": {"ensemble": 2}}
+    layers = [CONVOLUTION, TANH, CONVOLUTION | {"stride": 2}, TANH, READOUT]
+    found = []
+    for kept in ("mean", "all"):
+        given = problem(
+            IMAGES,
+            layers,
+            method={"name": method} | options[method],
+            training={"steps": 3, "learning_rate": 0.3},
+            outputs={"kernel_times": [0, -1], "kernel_positions": kept},
+        )
+        result = solve(given)
+        assert result.error is None
+        found.append((result.arrays, result.document().summary))
+    (mean, summary), (each, summary_of_each) = found
+    for name, before, positions in (("phi_1", 1, 20), ("phi_2", 1, 6), ("g_1", 2, 20), ("g_2", 2, 6)):
+        shape = (2, 6, *[2] * (before - 1))
+        assert each[name].shape == (*shape, positions) * 2
+        left, right = [0, 1, *range(2, 1 + before), 9], [10, 11, *range(12, 11 + before), 9]
+        diagonal = np.einsum(each[name], [*left, *right])
+        np.testing.assert_allclose(diagonal / positions, mean[name], rtol=1e-4, atol=1e-5)
+    assert summary.final_loss == summary_of_each.final_loss
+    assert summary_of_each.effective_dimension is not None
+
+
+def test_kernels_between_positions_are_refused_where_there_are_none() -> None:
+    x = {"inputs": inputs((3,), 4).tolist(), "targets": [1.0, -1.0, 1.0, -1.0]}
+    with pytest.raises(ValueError, match="architecture mlp has none"):
+        request(x, outputs={"kernel_positions": "all"})
+    network = {"architecture": "composed", "layers": [DENSE, TANH, READOUT]}
+    with pytest.raises(ValueError, match="static_ntk keeps means over positions"):
+        request(x, network=network, method={"name": "static_ntk"}, outputs={"kernel_positions": "all"})
