@@ -12,7 +12,6 @@ from dmft_engine.devices import check_room
 from dmft_engine.errors import TooFewSamples
 from dmft_engine.methods.method import Method, StartOver
 from dmft_engine.methods.precision import judge_longer, name_of
-from dmft_engine.model.recipe import Recipe
 from dmft_engine.populations.population import Exhausted
 from dmft_engine.problem import Problem
 from dmft_engine.record.solution import Solution
@@ -23,25 +22,18 @@ from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.rounding import Imprecise, Rounding, check_scale, in_float64
 from dmft_engine.training.trainer import Trainer
 from dmft_engine.training.training_run import TrainingRun
+from dmft_engine.training.truncation import Truncation
 from dmft_engine.weights.initialisation import joint_kernel, revealed_weights
 from dmft_schema import DmftMethod, GradientIndependenceMethod
 from dmft_schema.limits import MAX_SAMPLES
 from dmft_schema.memory import MOST_KNOWN, Demand
-
-DELAY_PER_DROPPED = 0.04
-DELAY_PER_DROPPED_SQUARED = 3.5
-"""Truncation slows learning as if each step lost this fraction of its length for each basis, times
-what that basis dropped and its square. Calibrated on deep linear networks, which have no other error
-(depth 2 and 5, P 4, 20 and 80, gamma0 0.2 to 2, tolerance 1e-3 to 0.1), against `linear`: the smallest
-round numbers that bound every error found. docs/accuracy.md has more."""
-
 
 KERNEL_RESOLUTION = 0.3
 """Error of kernels written as factors, over what truncation leaves out of them: tolerance squared."""
 
 
 class Dmft(Method):
-    """Solves the limit itself; errors by replicas and by the norms dropped."""
+    """Solves the limit itself; errors by replicas, truncation and rounding."""
 
     def __init__(self, problem: Problem, device: str, responses: bool = True) -> None:
         """`responses` False leaves out A and B: gradient independence."""
@@ -56,6 +48,7 @@ class Dmft(Method):
         self._trainer: Trainer | None = None
         self._trajectory: Trajectory | None = None
         self._rounding: Rounding | None = None
+        self._truncation: Truncation | None = None
         self._demand = Demand.of(problem, problem.data.sizes)
         self._samples = self._begun_with = min(
             self._method.samples or self._demand.enough_samples, MAX_SAMPLES
@@ -102,6 +95,7 @@ class Dmft(Method):
         check_scale(kernel, self._dtype)
         self._trajectory = Trajectory.empty(self._problem, samples)
         self._rounding = Rounding(self._problem, exact=method.readout == "exact", dense=False)
+        self._truncation = Truncation(self._problem)
         weights = revealed_weights(
             self._problem,
             method.replicas,
@@ -120,6 +114,7 @@ class Dmft(Method):
             method.readout,
             kernel.to(self._dtype),
             self._rounding,
+            self._truncation,
         )
         return trainer(run)
 
@@ -176,12 +171,7 @@ class Dmft(Method):
         solution.rounding = np.array(self._rounding.errors[: len(self._trajectory.predictions)])
         solution.computed_in = name_of(self._dtype)
         solution.notes = [*self._notes, *solution.notes]
-        # [T, matrices, 2] -> [T]
-        dropped = np.array(self._trajectory.dropped).reshape(len(self._trajectory.dropped), -1)
-        slowed = (DELAY_PER_DROPPED * dropped + DELAY_PER_DROPPED_SQUARED * dropped**2).sum(axis=1)
-        # A change of the gradient acts for 1 / (1 - mu) steps.
-        lost = Recipe(self._problem.training, 1).rates[: len(slowed)] * slowed
-        solution.delay = (np.cumsum(lost) - lost) / (1 - self._problem.training.momentum)
+        solution.truncation = self._truncation
         # What the bases leave out of a field is at most the tolerance, relative to the longest.
         solution.kernel_resolution = KERNEL_RESOLUTION * self._method.tolerance**2
         solution.basis_sizes = self._trajectory.basis_sizes

@@ -22,7 +22,7 @@ from dmft_engine.state import State, Stateful
 from dmft_engine.weights.builder import Builder
 from dmft_engine.weights.matrices import HiddenMatrix
 from dmft_engine.weights.parameter import Parameter, Update
-from dmft_engine.weights.parts import Part
+from dmft_engine.weights.parts import MatrixPart, Part
 from dmft_engine.weights.sites import Layer
 from dmft_schema.shapes import Shape
 
@@ -128,6 +128,11 @@ class Composition:
         """What the nodes of hidden matrices have left out of their fields, relative to the longest."""
         nodes = {id(n): n for m in self._builder.matrices for n in (m.source, m.target)}
         return [(node.dropped,) for node in nodes.values()]
+
+    def rest(self) -> list[Tensor]:
+        """What of the NTK lies outside the bases, matrix by matrix: [R, C, P, C, P]."""
+        points = self._builder.points
+        return [part.rest(points) for part in self._builder.parts if isinstance(part, MatrixPart)]
 
     def propagate(self, gradient_points: int) -> ComposedFields:
         """One forward and one backward pass: the fields at the current weights.

@@ -64,6 +64,9 @@ def assemble(
     """
     arrays: Arrays = {}
     notes = [*problem.data.notes, *(solution.notes if solution else [])]
+    if solution is not None and solution.truncation is not None:
+        note = solution.truncation.note(solution.predictions.shape[1])
+        notes += [note] if note else []
     if solution is not None and solution.predictions.shape[1]:
         arrays |= _trajectory_arrays(problem, solution) | solution.arrays
         left_out = _add_pieces(arrays, list(_pieces(problem, solution)), status, reporter)
@@ -141,8 +144,7 @@ def _trajectory_arrays(problem: Problem, solution: Solution) -> Arrays:
     data, training = problem.data, problem.training
     predictions = solution.predictions.astype(np.float64)
     steps = predictions.shape[1]
-    times = Recipe(training, data.points).times[:steps]
-    arrays: Arrays = {"times": times}
+    arrays: Arrays = {"times": Recipe(training, data.points).times[:steps]}
 
     def squeeze(values: NDArray) -> NDArray:
         return values[..., 0] if data.scalar_output else values
@@ -160,13 +162,14 @@ def _trajectory_arrays(problem: Problem, solution: Solution) -> Arrays:
         error = standard_error(loss)
         if error is not None:
             arrays[f"{prefix}loss_standard_error"] = error
-        if solution.delay is not None and steps > 1:
-            # A delay tau changes a curve by its slope times tau.
-            slope = np.abs(np.gradient(arrays[f"{prefix}loss"], times))
-            arrays[f"{prefix}loss_truncation_error"] = slope * solution.delay
+        delta = kind.errors(outputs, wanted)
+        if solution.truncation is not None:
+            arrays[f"{prefix}loss_truncation_error"] = solution.truncation.of_loss(
+                f.mean(0), arrays[f"{prefix}loss"], delta.square().mean(0).sqrt().numpy()
+            )
         if solution.rounding is not None:
             # An error e of f changes (f - y)^2 by 2 |f - y| e + e^2.
-            slope = kind.errors(outputs, wanted).abs().sum(-1).mean(-1).mean(0).numpy()
+            slope = delta.abs().sum(-1).mean(-1).mean(0).numpy()
             square = data.outputs * np.square(solution.rounding)
             arrays[f"{prefix}loss_rounding_error"] = 2 * slope * solution.rounding + square
 

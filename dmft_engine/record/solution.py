@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dmft_engine.problem import Problem
 from dmft_engine.record.kernel_record import LateFactors
+from dmft_engine.training.truncation import Truncation
 from dmft_schema import Diagnostics, JobError, JobStatus, ResultDocument, Summary
 from dmft_schema.kernels import kernel_slice
 from dmft_schema.observables import (
@@ -50,7 +51,7 @@ class Solution:
         converged: whether an iteration ended by its own criterion; None if there was none.
         kernel_resolution: error of a kernel entry relative to the largest that is left in them anyway.
         kernel_error: of the kernels at initialisation over sqrt(K_aa K_bb), or None if sampled.
-        delay: [T], truncation as a delay in learning time (methods/dmft.py), or None.
+        truncation: what its bases left out of a run (training/truncation.py), or None.
         rounding: [T], estimated error of f by rounding (training/rounding.py), or None.
         computed_in: dtype of the computation where it is not the one asked for.
         basis_sizes, samples, replicas, seed, notes: for the diagnostics.
@@ -67,7 +68,7 @@ class Solution:
     converged: bool | None = None
     kernel_resolution: float = 1e-13
     kernel_error: float | None = None
-    delay: NDArray | None = None
+    truncation: Truncation | None = None
     rounding: NDArray | None = None
     computed_in: str | None = None
     basis_sizes: dict[str, int] = field(default_factory=dict)

@@ -81,7 +81,7 @@ class Rounding(Stateful):
         problem: what is solved.
         exact: whether f is read off the fields; else rolled out with the NTK.
         dense: whether hidden matrices are stored whole, with entries of order 1 / sqrt(N).
-        errors: estimated error of f at each recorded step.
+        errors: estimated error of f at each recorded step, the largest of any member.
     """
 
     kept: ClassVar[tuple[str, ...]] = (
@@ -98,15 +98,13 @@ class Rounding(Stateful):
     exact: bool
     dense: bool
     errors: list[float] = field(default_factory=list)
-    _sums: float = 0.0
-    _lost: float = 0.0
-    _changed: float = 0.0
-    _change: float = 0.0
     _errors: Tensor | None = None
     _first: list[float] = field(default_factory=list)
     """What the first step was judged by."""
 
     def __post_init__(self) -> None:
+        # Of each member [R], so that it does not matter which others are computed beside it.
+        self._sums = self._lost = self._changed = self._change = torch.zeros(1, dtype=torch.float64)
         self._recipe = Recipe(self.problem.training, self.problem.data.points)
 
     def observe(self, step: int, fields: Fields, errors: Tensor, readout: Tensor) -> None:
@@ -122,29 +120,34 @@ class Rounding(Stateful):
             Imprecise: float32 will not do.
             TooLittlePrecision: float64 will not do.
         """
-        gamma0, points = self.problem.network.gamma0, errors.shape[1]
-        phi, neurons = fields.readable[:, :points].double(), fields.neurons
+        gamma0, points, neurons = self.problem.network.gamma0, errors.shape[1], fields.neurons
         sigma, eps = fields.scales.weights[-1], torch.finfo(readout.dtype).eps
-        length = float(torch.linalg.vector_norm(readout, dtype=torch.float64)) / readout.numel() ** 0.5
-        activity = float(torch.linalg.vector_norm(phi, dim=-1).amax()) / neurons**0.5
-        # One step of the readout, and what it does to f.
-        update = sigma * gamma0 * self._rate(step) / points * (errors.mT.double() @ phi)
-        relative = float(torch.linalg.vector_norm(update)) / update.numel() ** 0.5 / max(length, 1e-300)
+        length = torch.linalg.vector_norm(readout, dim=(1, 2), dtype=torch.float64).cpu()
+        length = length / math.prod(readout.shape[1:]) ** 0.5
+        gram, delta = _gram(fields.readable[:, :points]), errors.mT.double().cpu()
+        activity = (gram.diagonal(dim1=-2, dim2=-1).amax(-1) / neurons).sqrt()
+        # One step w += e Delta^T phi of the readout, and what it does to f, by phi phi^T alone.
+        rate = sigma * gamma0 * self._rate(step) / points
+        through_readout = rate * (delta @ gram)
+        update = rate * (through_readout * delta).sum(-1)
+        relative = (update.clamp_min(0).mean(-1) / readout.shape[-1]).sqrt() / length.clamp_min(1e-300)
         if self.dense and len(fields.phi) > 1:
-            relative /= neurons**0.5
-        through_readout = float((update @ phi.mT).abs().amax()) * sigma / (gamma0 * neurons)
-        change = (len(fields.phi) + 1) * through_readout
-        sums = ROUNDING_OF_SUMS * eps * sigma * length * activity / (gamma0 * neurons**0.5)
+            relative = relative / neurons**0.5
+        change = through_readout.abs().amax((1, 2)) * ((len(fields.phi) + 1) * sigma / (gamma0 * neurons))
+        sums = activity * length * (ROUNDING_OF_SUMS * eps * sigma / (gamma0 * neurons**0.5))
         if step == 0:
-            self._first = [eps, sums, relative, float(errors.abs().amax())]
+            # Of members that differ, the one that bears least.
+            least = min((value for value in relative.tolist() if value), default=0.0)
+            self._first = [eps, float(sums.amax()), least, float(delta.abs().amax())]
             self._judge(*self._first)
-        self._grow(change, errors.double())
-        self._sums = math.hypot(self._sums, sums if self.exact else 0.0)
-        self.errors.append(self._sums + ROUNDING_OF_CHANGES * eps * self._changed + self._lost)
+        self._grow(change, delta)
+        self._sums = torch.hypot(self._sums, sums) if self.exact else self._sums
+        total = self._sums + ROUNDING_OF_CHANGES * eps * self._changed + self._lost
+        self.errors.append(float(total.amax()))
         # Rounding loses what is shorter than half the last digit, and nothing on average of the rest.
-        lost = change * min(1.0, (eps / relative) ** 2) if relative else 0.0
-        self._lost += lost if self.exact else min(1.0, gamma0) * lost
-        self._changed += change
+        lost = change * (eps / relative.clamp_min(1e-300)).clamp_max(1.0).square()
+        self._lost = self._lost + (lost if self.exact else min(1.0, gamma0) * lost)
+        self._changed = self._changed + change
 
     def judge_again(self) -> None:
         """Judge what was observed in the first step by the problem's number of steps, which has changed.
@@ -162,23 +165,20 @@ class Rounding(Stateful):
             return training.learning_rate / SUBSTEPS
         return float(self._recipe.rates[step]) / (1 - training.momentum)
 
-    def _grow(self, change: float, errors: Tensor) -> None:
+    def _grow(self, change: Tensor, errors: Tensor) -> None:
         """Where training is unstable, errors of earlier steps grow.
 
         By as much as updates grow, or as |1 - eta lambda / P| with the Rayleigh quotient
         eta lambda / P = |Delta(t + 1) - Delta(t)| / |Delta(t)| of the NTK.
         """
-        growth = max(1.0, change / self._change) if self._change > 0 else 1.0
         if self._errors is not None:
-            moved, before = (
-                (errors - self._errors).flatten(1).norm(dim=1),
-                self._errors.flatten(1).norm(dim=1),
-            )
-            growth = max(growth, float((moved / before.clamp_min(1e-300)).amax()) - 1)
+            quicker = torch.where(self._change > 0, change / self._change.clamp_min(1e-300), 1.0)
+            moved = (errors - self._errors).flatten(1).norm(dim=1)
+            before = self._errors.flatten(1).norm(dim=1).clamp_min(1e-300)
+            growth = quicker.maximum(moved / before - 1).clamp_min(1.0)
+            self._sums, self._lost = growth * self._sums, growth * self._lost
+            self._changed = growth * self._changed
         self._errors = errors
-        self._sums, self._lost, self._changed = (
-            growth * error for error in (self._sums, self._lost, self._changed)
-        )
         self._change = change
 
     def _judge(self, eps: float, sums: float, relative: float, errors: float) -> None:
@@ -215,3 +215,10 @@ class Rounding(Stateful):
             "(pixels to 0..1, say), or use an activation that grows less; or raise training.learning_rate "
             "if it is very small."
         )
+
+
+def _gram(phi: Tensor) -> Tensor:
+    """phi phi^T [R, P, P] in float64 on the CPU, made in the fields' own dtype where that can hold it."""
+    gram = phi @ phi.mT
+    gram = gram if bool(gram.isfinite().all()) else phi.double() @ phi.double().mT
+    return gram.double().cpu()

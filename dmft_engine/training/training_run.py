@@ -17,6 +17,7 @@ from dmft_engine.state import Stateful
 from dmft_engine.training.reporter import Reporter
 from dmft_engine.training.rounding import Imprecise, Rounding
 from dmft_engine.training.stability import Stability
+from dmft_engine.training.truncation import Truncation
 from dmft_engine.weights.parameter import Update
 
 
@@ -35,6 +36,7 @@ class TrainingRun(Stateful):
         "_initial_output",
         "_rolled_out",
         "_rounding",
+        "_truncation",
         "_stability",
     )
 
@@ -47,6 +49,7 @@ class TrainingRun(Stateful):
         readout: str,
         input_kernel: Tensor,
         rounding: Rounding | None = None,
+        truncation: Truncation | None = None,
     ) -> None:
         """
         Args:
@@ -56,7 +59,7 @@ class TrainingRun(Stateful):
             reporter: told of each step.
             readout: exact or ntk (theory section 1).
             input_kernel: [P, P] joint kernel K^x, on the weights' device.
-            rounding: told of each step, if rounding matters to the caller.
+            rounding, truncation: told of each step, if they matter to the caller.
         """
         self.problem = problem
         self.weights = weights
@@ -72,6 +75,7 @@ class TrainingRun(Stateful):
         self._centred = problem.training.weight_decay == 0
         self._initial_output: Tensor | None = None
         self._rounding = rounding
+        self._truncation = truncation
         self._stability = Stability(problem.training)
         self._rolled_out: Tensor | None = None
 
@@ -146,11 +150,13 @@ class TrainingRun(Stateful):
         self._reporter.step("training", loss, max(self.trajectory.basis_sizes.values()))
 
     def _keep(self, step: int, fields: Fields, f: Tensor) -> None:
+        errors = self._loss.errors(f[:, : self.problem.data.points], self._targets)
         if self._rounding is not None:
             (readout,) = self.weights.readout.parameters()
-            errors = self._loss.errors(f[:, : self.problem.data.points], self._targets)
             self._rounding.observe(step, fields, errors, readout.value)
         self.trajectory.record_step(f, self.weights)
+        if self._truncation is not None:
+            self._truncation.observe(step, fields, self.weights, errors, self._kernel)
         self.trajectory.record_responses(fields, self.weights)
         if step in self._kernel_steps:
             self.trajectory.record_kernels(step, fields, self.weights, self._kernel)

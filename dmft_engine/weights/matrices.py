@@ -14,6 +14,7 @@ Each has two variants whose way back is not its transpose (backward rules of ini
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -76,6 +77,9 @@ class HiddenMatrix(Protocol):
     def tangent(self, points: int) -> Tensor:
         """Its term of the NTK: sum over its uses' rows of g . g x . x / N^2, [R, C, P, C, P]."""
 
+    def rest(self, points: int) -> Tensor:
+        """What of `tangent` lies outside the nodes' bases."""
+
     def parameters(self) -> list[Parameter]:
         """All that training moves."""
 
@@ -122,18 +126,23 @@ class _Matrix(Stateful):
         self.uses = []
 
     def tangent(self, points: int) -> Tensor:
+        return self._tangent(points, _fields)
+
+    def rest(self, points: int) -> Tensor:
+        """What of `tangent` lies outside the nodes' bases."""
+        return self.tangent(points) - self._tangent(points, _in_bases)
+
+    def _tangent(self, points: int, vectors: Callable[[list[Seen]], list[Tensor]]) -> Tensor:
         if not self.uses:  # as of a recurrence over one time
             return torch.zeros((), dtype=self.source.space.basis.dtype, device=self.source.space.basis.device)
-        x = together([use.x.field for use in self.uses], points)
-        g = [
-            together([use.g[output].field for use in self.uses], points)
-            for output in range(len(self.uses[0].g))
-        ]
-        forward = self._window.forward
-        if len(self.uses) == 1 or self._window is WHOLE:
-            return tangent_kernel(x, torch.stack(g, dim=1), points, forward.gram)
-        spread = together([forward.spread(use.x.field) for use in self.uses], points)
-        return tangent_kernel(spread, torch.stack(g, dim=1), points, neurons=x.shape[-1])
+        uses, forward = len(self.uses), self._window.forward
+        fields = vectors([use.x for use in self.uses])
+        g = vectors([use.g[output] for output in range(len(self.uses[0].g)) for use in self.uses])
+        gradients = torch.stack([together(g[i : i + uses], points) for i in range(0, len(g), uses)], dim=1)
+        if uses == 1 or self._window is WHOLE:
+            return tangent_kernel(together(fields, points), gradients, points, forward.gram)
+        spread = together([forward.spread(x) for x in fields], points)
+        return tangent_kernel(spread, gradients, points, neurons=fields[0].shape[-1])
 
     def _used(self, x: Seen) -> Use:
         self.uses.append(Use(x))
@@ -394,3 +403,13 @@ def together(fields: list[Tensor], points: int) -> Tensor:
 def _padded(coordinates: Tensor, width: int) -> Tensor:
     """[R, rows, width], from coordinates in a basis that has grown since."""
     return torch.nn.functional.pad(coordinates, (0, width - coordinates.shape[-1]))
+
+
+def _fields(seen: list[Seen]) -> list[Tensor]:
+    return [s.field for s in seen]
+
+
+def _in_bases(seen: list[Seen]) -> list[Tensor]:
+    """[R, rows, k] each, whose products over k are those over S neurons of what bases keep of the fields."""
+    width = max(s.coordinates.shape[-1] for s in seen)
+    return [_padded(s.coordinates, width) * (width / s.field.shape[-1]) ** 0.5 for s in seen]

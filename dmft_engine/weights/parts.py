@@ -61,6 +61,10 @@ class MatrixPart:
     def tangent(self, points: int) -> Tensor:
         return self._scale**2 * self._matrix.tangent(points)
 
+    def rest(self, points: int) -> Tensor:
+        """What of `tangent` lies outside the bases."""
+        return self._scale**2 * self._matrix.rest(points)
+
     def parameters(self) -> list[Parameter]:
         return self._matrix.parameters()
 

@@ -201,6 +201,12 @@ class Weights(Stateful):
             for below, above in itertools.pairwise(self.layers)
         ]
 
+    def rest(self) -> list[Tensor]:
+        """What of the NTK lies outside the bases, matrix by matrix: [R, C, P, C, P]."""
+        points = self.input.factor.shape[1]
+        scales = self.scales.weights[1:-1]
+        return [s**2 * matrix.rest(points) for s, matrix in zip(scales, self.hidden, strict=True)]
+
     def coordinates(self, kind: str) -> list[list[Tensor]]:
         """Of the current phi or g, layer by layer: of each output, [R, P, k]."""
         return [getattr(layer, kind).latest for layer in self.layers]
