@@ -25,7 +25,7 @@ from dmft_engine.populations.node import Node, Seen
 from dmft_engine.populations.subspace import Rows
 from dmft_engine.state import State, Stateful
 from dmft_engine.weights.parameter import Parameter, Update
-from dmft_engine.weights.tangent import tangent_kernel
+from dmft_engine.weights.tangent import tangent_of_uses
 from dmft_engine.weights.windows import WHOLE, Window
 
 
@@ -135,14 +135,9 @@ class _Matrix(Stateful):
     def _tangent(self, points: int, vectors: Callable[[list[Seen]], list[Tensor]]) -> Tensor:
         if not self.uses:  # as of a recurrence over one time
             return torch.zeros((), dtype=self.source.space.basis.dtype, device=self.source.space.basis.device)
-        uses, forward = len(self.uses), self._window.forward
-        fields = vectors([use.x for use in self.uses])
+        x = vectors([use.x for use in self.uses])
         g = vectors([use.g[output] for output in range(len(self.uses[0].g)) for use in self.uses])
-        gradients = torch.stack([together(g[i : i + uses], points) for i in range(0, len(g), uses)], dim=1)
-        if uses == 1 or self._window is WHOLE:
-            return tangent_kernel(together(fields, points), gradients, points, forward.gram)
-        spread = together([forward.spread(x) for x in fields], points)
-        return tangent_kernel(spread, gradients, points, neurons=fields[0].shape[-1])
+        return tangent_of_uses(x, g, points, self._window)
 
     def _used(self, x: Seen) -> Use:
         self.uses.append(Use(x))
@@ -391,13 +386,6 @@ def by_row(weighted: Tensor, field: Tensor) -> Tensor:
     """Numbers [.., P] of points, for each of a field's rows [R, rows, S]."""
     positions = field.shape[1] // weighted.shape[-1]
     return weighted if positions == 1 else weighted.repeat_interleave(positions, dim=-1)
-
-
-def together(fields: list[Tensor], points: int) -> Tensor:
-    """Fields [R, rows, S] of several uses as one of more positions, [R, P A, S]."""
-    if len(fields) == 1:
-        return fields[0]
-    return torch.cat([field.unflatten(1, (points, -1)) for field in fields], dim=2).flatten(1, 2)
 
 
 def _padded(coordinates: Tensor, width: int) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dmft_engine.weights.windows import WHOLE, Window
+
 MOST_ENTRIES = 1 << 25
 """Products between rows that are held at once."""
 
@@ -43,3 +45,27 @@ def tangent_kernel(
         positions = rows // points
         parts.append(product.unflatten(4, (points, positions)).unflatten(2, (-1, positions)).sum((3, 6)))
     return torch.cat(parts, dim=2)
+
+
+def together(fields: list[Tensor], points: int) -> Tensor:
+    """Fields [R, rows, S] of several uses as one of more positions, [R, P A, S]."""
+    if len(fields) == 1:
+        return fields[0]
+    return torch.cat([field.unflatten(1, (points, -1)) for field in fields], dim=2).flatten(1, 2)
+
+
+def tangent_of_uses(x: list[Tensor], g: list[Tensor], points: int, window: Window) -> Tensor:
+    """`tangent_kernel` of a matrix that was used several times in a pass.
+
+    Args:
+        x: what it multiplied, [R, rows, S] for each use.
+        g: gradients, [R, rows', S'] for each use of each output in turn.
+        points: P.
+        window: which rows it joins.
+    """
+    uses = len(x)
+    gradients = torch.stack([together(g[i : i + uses], points) for i in range(0, len(g), uses)], dim=1)
+    if uses == 1 or window is WHOLE:
+        return tangent_kernel(together(x, points), gradients, points, window.forward.gram)
+    spread = together([window.forward.spread(field) for field in x], points)
+    return tangent_kernel(spread, gradients, points, neurons=x[0].shape[-1])
