@@ -25,7 +25,7 @@ from dmft_engine.populations.node import Node, Seen
 from dmft_engine.populations.subspace import Rows
 from dmft_engine.state import State, Stateful
 from dmft_engine.weights.parameter import Parameter, Update
-from dmft_engine.weights.tangent import tangent_of_uses
+from dmft_engine.weights.tangent import in_bases, tangent_of_uses, whole
 from dmft_engine.weights.windows import WHOLE, Window
 
 
@@ -126,11 +126,11 @@ class _Matrix(Stateful):
         self.uses = []
 
     def tangent(self, points: int) -> Tensor:
-        return self._tangent(points, _fields)
+        return self._tangent(points, whole)
 
     def rest(self, points: int) -> Tensor:
         """What of `tangent` lies outside the nodes' bases."""
-        return self.tangent(points) - self._tangent(points, _in_bases)
+        return self.tangent(points) - self._tangent(points, in_bases)
 
     def _tangent(self, points: int, vectors: Callable[[list[Seen]], list[Tensor]]) -> Tensor:
         if not self.uses:  # as of a recurrence over one time
@@ -391,13 +391,3 @@ def by_row(weighted: Tensor, field: Tensor) -> Tensor:
 def _padded(coordinates: Tensor, width: int) -> Tensor:
     """[R, rows, width], from coordinates in a basis that has grown since."""
     return torch.nn.functional.pad(coordinates, (0, width - coordinates.shape[-1]))
-
-
-def _fields(seen: list[Seen]) -> list[Tensor]:
-    return [s.field for s in seen]
-
-
-def _in_bases(seen: list[Seen]) -> list[Tensor]:
-    """[R, rows, k] each, whose products over k are those over S neurons of what bases keep of the fields."""
-    width = max(s.coordinates.shape[-1] for s in seen)
-    return [_padded(s.coordinates, width) * (width / s.field.shape[-1]) ** 0.5 for s in seen]

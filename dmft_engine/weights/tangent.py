@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dmft_engine.populations.node import Seen
 from dmft_engine.weights.windows import WHOLE, Window
 
 MOST_ENTRIES = 1 << 25
@@ -69,3 +70,18 @@ def tangent_of_uses(x: list[Tensor], g: list[Tensor], points: int, window: Windo
         return tangent_kernel(together(x, points), gradients, points, window.forward.gram)
     spread = together([window.forward.spread(field) for field in x], points)
     return tangent_kernel(spread, gradients, points, neurons=x[0].shape[-1])
+
+
+def whole(seen: list[Seen]) -> list[Tensor]:
+    """Fields [R, rows, S]."""
+    return [s.field for s in seen]
+
+
+def in_bases(seen: list[Seen]) -> list[Tensor]:
+    """[R, rows, k], whose products over k are those over S neurons of what bases keep of the fields."""
+    width = max(s.coordinates.shape[-1] for s in seen)
+    return [
+        torch.nn.functional.pad(s.coordinates, (0, width - s.coordinates.shape[-1]))
+        * (width / s.field.shape[-1]) ** 0.5
+        for s in seen
+    ]
