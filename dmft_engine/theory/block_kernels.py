@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from dmft_engine.model.activations import Activation
 from dmft_engine.model.gaussian_averages import Averages
 from dmft_engine.theory.point_pairs import PointPairs, Rows, averages_of
-from dmft_engine.theory.sampled_attention import Heads, TangentOfHeads
+from dmft_engine.theory.sampled_attention import Attended, Heads
 from dmft_schema.blocks import (
     ActivationBlock,
     AttentionBlock,
@@ -258,8 +258,8 @@ def attention(walk: Walk, block: AttentionBlock, field: Field, place: Place) -> 
         (walk.seed, len(walk.layers)),
     )
     # Of queries, keys and values: their own weights, and what comes from below.
-    tangent: Tensor = TangentOfHeads.apply(field.covariance + field.tangent, heads, walk.pairs)
-    output = Field(walk.pairs.of_rows(heads.covariance()), tangent, None, field.positions)
+    covariance, tangent = Attended.apply(field.covariance + field.tangent, heads, walk.pairs)
+    output = Field(covariance, tangent, None, field.positions)
     return _weighted(walk, field, output, 1.0, 0.0)
 
 

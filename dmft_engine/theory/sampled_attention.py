@@ -24,7 +24,7 @@ from dmft_schema.blocks import AttentionBlock
 HEADS = 1 << 12
 """Heads drawn for a kernel; of P A rows, fewer from 512 rows on."""
 
-MOST_ENTRIES = 1 << 21
+MOST_ENTRIES = 1 << 22
 """Numbers of one field that are held at once."""
 
 
@@ -49,24 +49,23 @@ class Heads:
         """On rows of this covariance [P A, P A], positions fastest."""
         return cls(block, kernel_factor(covariance), positions, seed)
 
-    def covariance(self) -> Tensor:
-        """<o o'> of what they put out, [P A, P A]."""
-        return self._averaged(head.output() for head, _ in self._drawn())
-
-    def tangent(self, tangent: Tensor) -> Tensor:
-        """That of what they put out, from the tangent kernel of queries, keys and values, [P A, P A]."""
+    def forward(self, tangent: Tensor) -> tuple[Tensor, Tensor]:
+        """Covariance and tangent kernel of what they put out, [P A, P A], from the tangent kernel of queries,
+        keys and values."""
         factor = kernel_factor(tangent)
-        return self._averaged(
-            head.derivative(*(self._field(normals, factor) for _ in range(3)))
-            for head, normals in self._drawn()
-        )
+        averages = _Averages(tangent), _Averages(tangent)
+        for head, normals in self._drawn():
+            averages[0].add(head.output())
+            averages[1].add(head.derivative(*(self._field(normals, factor) for _ in range(3))))
+        return averages[0].value, averages[1].value
 
     def gradient(self, gradient: Tensor) -> Tensor:
         """The sum of those of queries, keys and values, from that of what they put out, [P A, P A]."""
         factor = kernel_factor(gradient)
-        return 3 * self._averaged(
-            torch.cat(head.backward(self._field(normals, factor)), 0) for head, normals in self._drawn()
-        )
+        average = _Averages(gradient)
+        for head, normals in self._drawn():
+            average.add(torch.cat(head.backward(self._field(normals, factor)), 0))
+        return 3 * average.value
 
     def _drawn(self) -> Iterator[tuple[_Head, SobolNormals]]:
         """Some heads at a time, always the same, and where to draw further numbers for them."""
@@ -88,14 +87,24 @@ class Heads:
         field = torch.einsum("xr,drs->sxd", factor, drawn)
         return field.unflatten(1, (-1, self.positions))
 
-    def _averaged(self, fields: Iterator[Tensor]) -> Tensor:
-        """<x x'> between rows over all heads and their neurons."""
-        total, count = self.factor.new_zeros(len(self.factor), len(self.factor)), 0
-        for field in fields:
-            rows = field.flatten(1, 2).transpose(0, 1).flatten(1)
-            total += rows @ rows.mT
-            count += rows.shape[1]
-        return total / count
+
+class _Averages:
+    """<x x'> between rows over heads and their neurons."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._total = torch.zeros_like(like)
+        self._count = 0
+
+    def add(self, field: Tensor) -> None:
+        """Of some heads, [S, P, A, d]."""
+        rows = field.flatten(1, 2).transpose(0, 1).flatten(1)
+        self._total += rows @ rows.mT
+        self._count += rows.shape[1]
+
+    @property
+    def value(self) -> Tensor:
+        """[P A, P A]."""
+        return self._total / self._count
 
 
 class _Head:
@@ -132,14 +141,17 @@ class _Head:
         )
 
 
-class TangentOfHeads(torch.autograd.Function):
-    """Heads.tangent of all pairs of points, [n, A, A] to [n, A, A], with Heads.gradient as its way back."""
+class Attended(torch.autograd.Function):
+    """Heads.forward of all pairs of points, [n, A, A] to two of [n, A, A]; Heads.gradient is the way back
+    of the tangent kernel."""
 
     @staticmethod
-    def forward(ctx: Any, tangent: Tensor, heads: Heads, pairs: PointPairs) -> Tensor:
+    def forward(ctx: Any, tangent: Tensor, heads: Heads, pairs: PointPairs) -> tuple[Tensor, Tensor]:
         ctx.heads, ctx.pairs = heads, pairs
-        return pairs.of_rows(heads.tangent(pairs.to_rows(tangent)))
+        covariance, made = (pairs.of_rows(rows) for rows in heads.forward(pairs.to_rows(tangent)))
+        ctx.mark_non_differentiable(covariance)
+        return covariance, made
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.pairs.of_rows(ctx.heads.gradient(ctx.pairs.to_rows(gradients[0]))), None, None
+        return ctx.pairs.of_rows(ctx.heads.gradient(ctx.pairs.to_rows(gradients[1]))), None, None
