@@ -85,7 +85,7 @@ class StaticNtk(Method):
         data = self._problem.data
         if not data.shape.positions:
             return Inputs(joint_kernel(self._problem, self._device))
-        return Inputs.of_vectors(torch.as_tensor(data.inputs, dtype=torch.float64, device=self._device))
+        return Inputs.of_vectors(torch.tensor(data.inputs, dtype=torch.float64, device=self._device))
 
     def state(self) -> State:
         return {

@@ -1,4 +1,4 @@
-"""static_ntk of networks of blocks, as requests ask for it; the kernels are judged in test_block_kernels.py."""
+"""static_ntk of networks of blocks as requests ask for it; test_block_kernels.py judges the kernels."""
 
 from __future__ import annotations
 
