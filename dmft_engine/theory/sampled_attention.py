@@ -21,8 +21,11 @@ from dmft_engine.populations.sampling import SobolNormals
 from dmft_engine.theory.point_pairs import PointPairs
 from dmft_schema.blocks import AttentionBlock
 
-HEADS = 1 << 12
-"""Heads drawn for a kernel; of P A rows, fewer from 512 rows on."""
+MOST_HEADS, FEWEST_HEADS = 1 << 12, 1 << 8
+"""Heads drawn for a kernel."""
+
+WORK = 1 << 27
+"""Products that heads may take for as many to be drawn: of rows with each other, and with scores."""
 
 MOST_ENTRIES = 1 << 22
 """Numbers of one field that are held at once."""
@@ -70,7 +73,8 @@ class Heads:
     def _drawn(self) -> Iterator[tuple[_Head, SobolNormals]]:
         """Some heads at a time, always the same, and where to draw further numbers for them."""
         rows, size = len(self.factor), self.block.head_size
-        heads = max(HEADS // max(1, rows // 512), 1024)
+        heads = WORK // (rows * (rows + 8 * self.positions))
+        heads = 1 << (min(max(heads, FEWEST_HEADS), MOST_HEADS).bit_length() - 1)
         together = max(1, MOST_ENTRIES // (rows * max(size, self.positions)))
         together = min(heads, 1 << (together.bit_length() - 1))
         for part in range(heads // together):

@@ -196,7 +196,7 @@ def test_equal_positions_are_enough_for_flatten() -> None:
     [
         (20, {"architecture": "convolutional", "activation": "relu"}),
         (100, {"architecture": "convolutional", "activation": "relu", "positions": "flatten"}),
-        (6, {"architecture": "composed", "layers": [CONVOLUTION, ATTENTION, RELU, MEAN]}),
+        (3, {"architecture": "composed", "layers": [CONVOLUTION, ATTENTION, RELU, MEAN]}),
     ],
 )
 def test_estimates_bound_what_a_process_takes(points: int, network: dict[str, Any]) -> None:
