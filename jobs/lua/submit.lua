@@ -6,13 +6,23 @@ local id, owner, key, body, limit, retention = ARGV[1], ARGV[2], ARGV[3], ARGV[4
 local outcome = redis.call('HGET', job_key(id), 'outcome')
 local grave = tombstone(id)
 if outcome or grave then return {outcome or grave.outcome, id} end
+-- An answer that makes no record is kept by itself, for as long as the same call may come again: by then there may
+-- be room, or the key be free.
+local answered = 'dmft:answered:' .. id
+local before = redis.call('HMGET', answered, 'outcome', 'id')
+if before[1] then return before end
+local function without_record(what, about)
+  redis.call('HSET', answered, 'outcome', what, 'id', about)
+  redis.call('PEXPIRE', answered, REPEATED_MS)
+  return {what, about}
+end
 local idempotency = 'dmft:idempotency:' .. owner .. ':' .. key
 if key ~= '' then
   local known = redis.call('HMGET', idempotency, 'id', 'body')
   -- A deleted job leaves its key free.
   if known[1] and redis.call('EXISTS', job_key(known[1])) == 1 then
-    if known[2] == body then return {'replayed', known[1]} end
-    return {'conflict', known[1]}
+    if known[2] == body then return without_record('replayed', known[1]) end
+    return without_record('conflict', known[1])
   end
 end
 local fields = {}
@@ -39,7 +49,7 @@ for _, reuse_key in ipairs(cjson.decode(ARGV[7])) do
     return {'cached', id}
   end
 end
-if redis.call('ZCARD', 'dmft:queue:' .. owner) >= limit then return {'full', ''} end
+if redis.call('ZCARD', 'dmft:queue:' .. owner) >= limit then return without_record('full', '') end
 create('created')
 set_status(id, QUEUED)
 enqueue(id)

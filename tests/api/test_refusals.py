@@ -56,7 +56,7 @@ BAD_BODIES = [
     ("data", {"dataset_id": "0" * 64}, "data.dataset_id", "upload"),
     ("data", {"dataset_id": "../../etc/passwd"}, "data.dataset_id", ""),
     ("network.activation", "swish", "network.activation", "tanh"),
-    ("network.architecture", "transformer", "network.architecture", "mlp"),
+    ("network.architecture", "boltzmann", "network.architecture", "mlp"),
     ("network.depth", 0, "network.depth", "1"),
     ("network.depth", 33, "network.depth", "32"),
     ("network.depth", 2.5, "network.depth", "integer"),

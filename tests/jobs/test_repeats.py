@@ -179,6 +179,31 @@ def test_calls_that_come_again_late_change_no_final_state(twice: Twice, seed: in
             assert int(new["epoch"]) <= int(old["epoch"]) or new["status"] != "running"
 
 
+def test_a_submission_that_was_refused_is_refused_when_it_comes_again(
+    redis_client: redis.Redis, settings: Settings
+) -> None:
+    """Also when there is room by then, or the key is free: its user was told that nothing was taken in."""
+    twice = Twice(redis_client, settings.model_copy(update={"max_queued_per_user": 1}))
+
+    def submit(steps: int) -> None:
+        request = small_request(training={"steps": steps}, reuse=False)
+        twice.submit(request, "u_ada", request_hash="h", idempotency_key="k")
+
+    submit(5)
+    with pytest.raises(IdempotencyConflict):
+        submit(6)
+    with pytest.raises(TooManyQueued):
+        twice.submit(small_request(reuse=False), "u_ada", request_hash="h")
+    submit(5)
+    (job_id,) = redis_client.zrange("dmft:jobs", 0, -1)
+    twice.cancel(job_id)
+    twice.delete(job_id)
+    for script, arguments, answer in [call for call in twice.calls if call[0] == "submit"]:
+        assert twice.replay(script, arguments) == answer
+    assert redis_client.zrange("dmft:jobs", 0, -1) == []
+    assert all(redis_client.pttl(key) > 0 for key in redis_client.scan_iter("dmft:answered:*"))
+
+
 class Frozen:
     """A Redis that is stopped, and woken when a client has failed a number of times to hear from it."""
 

@@ -23,7 +23,10 @@ from jobs.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Settings.model_json_schema()["properties"]
-READ_BY = sorted(set(COMMANDS) - {"solve"})
+TALK_TO_A_SERVER = {"solve", "list", "show", "watch", "cancel", "delete", "download", "compare", "plot"}
+"""As clients, which need none of its settings."""
+
+READ_BY = sorted(set(COMMANDS) - TALK_TO_A_SERVER)
 """`dmft solve` is a client: it has no use for a server's settings."""
 
 WORDS = st.text(string.ascii_letters + " _;=#%é\n\t", min_size=1, max_size=300)
