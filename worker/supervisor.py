@@ -190,7 +190,7 @@ class Supervisor:
         progress: Progress | None = None
         stop_deadline: float | None = None
         last_sign = last_beat
-        stalled = False
+        stalled = asked = False
         while True:
             due = last_beat + (_PUBLISH_SECONDS if progress else beat_seconds)
             message = solver.receive(min(due - time.monotonic(), _PUBLISH_SECONDS))
@@ -210,7 +210,10 @@ class Supervisor:
                 self._until_redis_answers(lambda: self._store.release(claim))
                 return False
             now = time.monotonic()
-            if stop_deadline is not None and now > stop_deadline:
+            if stop_deadline is not None and now > stop_deadline and not asked:
+                stop_deadline, asked = now + _STOP_GRACE_SECONDS, True
+                solver.ask_for_what_there_is()
+            elif stop_deadline is not None and now > stop_deadline:
                 self._artifacts.remove_result(name)
                 if stalled:
                     self._settle(claim, JobStatus.FAILED, self._stalled(False), None)
@@ -218,7 +221,7 @@ class Supervisor:
                     self._settle(claim, JobStatus.CANCELLED, None, None)
                 return False
             if stop_deadline is None and 0 < self._settings.stall_seconds < now - last_sign:
-                stop_deadline, stalled = now + _STOP_GRACE_SECONDS, True
+                stop_deadline, stalled, asked = now + _STOP_GRACE_SECONDS, True, True
                 solver.ask_for_what_there_is()
             if now >= due:
                 last_beat = now

@@ -135,6 +135,28 @@ def test_a_hang_ends_as_stalled_and_keeps_what_there_is(
 
 
 @pytest.mark.slow
+def test_a_cancelled_solve_that_hangs_keeps_what_there_is(
+    store: JobStore,
+    artifacts: Artifacts,
+    settings: Settings,
+    background: Background,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.supervisor._STOP_GRACE_SECONDS", 20.0)
+    pool = SolverPool(spoiled(HANGING.format(hang="time.sleep(3600)")))
+    try:
+        job = submit(store, slow_request())
+        background.work(Supervisor(store, artifacts, pool, settings, "patient"))
+        waiting.event(store, job.id, lambda event: event.data.get("step", 0) > 0)
+        store.cancel(job.id)
+        assert waiting.final(store, job.id) is JobStatus.CANCELLED
+        assert store.artifact(job.id) is not None
+        background.end()
+    finally:
+        pool.close()
+
+
+@pytest.mark.slow
 def test_a_frozen_solver_ends_as_stalled(
     store: JobStore, artifacts: Artifacts, pool: WatchedPool, settings: Settings, background: Background
 ) -> None:
