@@ -1,18 +1,16 @@
 """What a tiny solve waits for, from its submission to its result in hand, on a warm worker.
 
-`python -m benchmarks latency`. A server as its users run it (`dmft serve`, two slots), the Python client in
-processes of its own. Each way to submit: median, 99th percentile, longest, and where the time goes, on the
-clock of Redis: until the claim, until the end of the solve, and what remains for HTTP and the client.
+`python -m benchmarks latency`. A server as its users run it (`dmft serve`, two slots), and the Python client.
+Each way to submit: median, 99th percentile, longest, and where the time goes, on the clock of Redis: until the
+claim, until the end of the solve; what remains is HTTP and the client.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +26,6 @@ TINY: dict[str, Any] = {
     "reuse": False,
 }
 CLIENTS = 20
-
-_MANY = """
-import json, sys
-from benchmarks.latency import TINY, timed
-from dmft_client import Client
-with Client(sys.argv[1], sys.argv[2]) as client:
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print(json.dumps([timed(client)[0] for _ in range(int(sys.argv[3]))]))
-"""
 
 
 def timed(client: Client, **changes: Any) -> tuple[float, Solve]:
@@ -79,18 +67,13 @@ def _one_user(client: Client) -> Iterator[tuple[str, list[tuple[float, Solve]]]]
     yield "after a failed solve", found
 
 
-def _many_users(server: Server, each: int) -> list[float]:
-    command = [sys.executable, "-c", _MANY, server.url, server.key, str(each)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    clients = [subprocess.Popen(command, text=True, **pipes) for _ in range(CLIENTS)]
-    for client in clients:
-        assert client.stdout is not None
-        client.stdout.readline()
-    for client in clients:
-        assert client.stdin is not None
-        client.stdin.write("go\n")
-        client.stdin.flush()
-    return [seconds for client in clients for seconds in json.loads(client.communicate()[0])]
+def _many_clients(server: Server, each: int) -> list[float]:
+    def one(_: int) -> list[float]:
+        with Client(server.url, server.key) as client:
+            return [timed(client)[0] for _ in range(each)]
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        return [seconds for found in clients.map(one, range(CLIENTS)) for seconds in found]
 
 
 def _row(name: str, seconds: list[float], *parts: float) -> None:
@@ -109,7 +92,7 @@ def main() -> None:
             with Client(server.url, server.key) as client:
                 for _ in range(8):
                     timed(client)
-                print("milliseconds; parts are medians")
+                print("milliseconds; of the parts, medians")
                 print("| | solves | p50 | p99 | longest | queued | solved and stored |")
                 print("|---|---|---|---|---|---|---|")
                 for name, found in _one_user(client):
@@ -117,8 +100,8 @@ def main() -> None:
                     middle = [sorted(part)[len(found) // 2] for part in parts]
                     _row(name, [seconds for seconds, _ in found], *middle)
             begun = time.perf_counter()
-            waits = _many_users(server, 10)
-            _row(f"{CLIENTS} clients, one after another each", waits, 0.0, 0.0)
+            waits = _many_clients(server, 10)
+            _row(f"{CLIENTS} clients at once", waits)
             print(f"{len(waits) / (time.perf_counter() - begun):.0f} solves a second with {CLIENTS} clients")
         finally:
             stop(server)

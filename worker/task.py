@@ -49,6 +49,9 @@ _processes: list[_Process] = []
 def _log(**_: object) -> None:
     # With a receiver of its own here, Celery leaves all loggers as they are.
     logs.configure(load_or_exit())
+    # Lines for each ticket are too many.
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @signals.worker_init.connect
