@@ -1,8 +1,8 @@
 """What a tiny solve waits for, from its submission to its result in hand, on a warm worker.
 
 `python -m benchmarks latency`. A server as its users run it (`dmft serve`, two slots), and the Python client.
-Each way to submit: median, 99th percentile, longest, and where the time goes, on the clock of Redis: until the
-claim, until the end of the solve; what remains is HTTP and the client.
+Each way to submit: median, 99th percentile, longest, and where the time goes, by the clock of Redis: to the
+claim, to the end of the solve; what remains is HTTP and the client.
 """
 
 from __future__ import annotations
