@@ -36,6 +36,8 @@ def test_loss_of_independent_networks_at_all_times(
     case: str, method: dict[str, Any], accuracy: Accuracy
 ) -> None:
     """Within four joint standard errors; what truncation leaves out is far below them."""
+    if "cnn" in case and method is LIMIT:  # Half the work; the judges' errors are the larger ones.
+        method = LIMIT | {"samples": 4096, "replicas": 2}
     arrays = run(**sections(case, method)).arrays
     expected, error = (np.array(CASES[case][name]) for name in ("loss", "loss_standard_error"))
     joint = np.hypot(arrays["loss_standard_error"], error)
