@@ -115,6 +115,9 @@ def _refusal(error: store.StoreError) -> Problem:
             return Problem(429, "too_many_queued", detail, headers={"Retry-After": "10"})
         case store.ArtifactMissing():
             return Problem(410, "result_gone", f"{error} is no longer stored")
+        case store.DatasetQuota():
+            detail = f"{error}: remove some with DELETE /v1/datasets/{{id}}"
+            return Problem(413, "dataset_quota", detail)
         case store.StorageFull():
             return storage_full(str(error))
     raise error

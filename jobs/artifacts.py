@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jobs import storage
-from jobs.errors import ArtifactMissing, StorageFull
+from jobs.errors import ArtifactMissing, DatasetQuota, StorageFull
 from jobs.settings import Settings
 
 RESULT_JSON = "result.json"
@@ -42,8 +42,18 @@ class Artifacts:
     All of it is readable by its owner alone, and by the group of the folder if it is `shared`.
     """
 
-    def __init__(self, root: Path, *, shared: bool = False, min_free_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        shared: bool = False,
+        min_free_bytes: int = 0,
+        max_datasets: int | None = None,
+        max_dataset_bytes: int | None = None,
+    ) -> None:
+        """The last two: datasets, and bytes of them, that one owner may keep; None is without limit."""
         self._root = root
+        self._max_datasets, self._max_dataset_bytes = max_datasets, max_dataset_bytes
         self._folder_mode, self._file_mode = (0o2770, 0o660) if shared else (0o700, 0o600)
         self._min_free_bytes = min_free_bytes
 
@@ -51,7 +61,11 @@ class Artifacts:
     def of(cls, settings: Settings) -> Artifacts:
         """The artifacts of a server with these settings."""
         return cls(
-            settings.artifacts, shared=settings.shared_artifacts, min_free_bytes=settings.min_free_bytes
+            settings.artifacts,
+            shared=settings.shared_artifacts,
+            min_free_bytes=settings.min_free_bytes,
+            max_datasets=settings.max_datasets_per_user,
+            max_dataset_bytes=settings.max_dataset_bytes_per_user,
         )
 
     # Results
@@ -110,6 +124,7 @@ class Artifacts:
         Any number may put the same one at the same time; a failure leaves nothing behind.
 
         Raises:
+            DatasetQuota: the owner may keep no more.
             StorageFull: too little room is left.
         """
         folder = self._folder("datasets", dataset_id)
@@ -128,6 +143,7 @@ class Artifacts:
             with self._datasets_locked():
                 if marker.exists():
                     return False
+                self._check_quota(owner, len(content.encode()))
                 if data not in staged and not data.exists():  # its last owner removed it meanwhile
                     staged = {data: self._stage(content), **staged}
                 self._make(folder)
@@ -185,6 +201,19 @@ class Artifacts:
     def dataset_bytes(self, owner: str) -> int:
         """Size of an owner's datasets, those shared with others included."""
         return sum(self.dataset_file(name).stat().st_size for name in self.datasets(owner))
+
+    def _check_quota(self, owner: str, more: int) -> None:
+        if self._max_datasets is not None and len(self.datasets(owner)) >= self._max_datasets:
+            raise DatasetQuota(
+                f"you keep {self._max_datasets} datasets already (limit: {self._max_datasets})"
+            )
+        if self._max_dataset_bytes is not None:
+            kept = self.dataset_bytes(owner)
+            if kept + more > self._max_dataset_bytes:
+                raise DatasetQuota(
+                    f"this dataset of {more} bytes beside your others of {kept} bytes is too much "
+                    f"(limit: {self._max_dataset_bytes} bytes)"
+                )
 
     # Files
 

@@ -8,6 +8,7 @@ StoreError
   TooManyQueued          the user has as many waiting jobs as allowed
   LeaseLost              the job is no longer this worker's to touch
   ArtifactMissing        a file of a result or dataset is not there (any more)
+  DatasetQuota           a user keeps as many datasets, or bytes of them, as allowed
   StorageFull            too little room on disk to take anything more
 """
 
@@ -55,6 +56,10 @@ class LeaseLost(StoreError):
 
 class ArtifactMissing(StoreError):
     """A file of a result or dataset is not there (any more)."""
+
+
+class DatasetQuota(StoreError):
+    """A user keeps as many datasets, or bytes of them, as allowed."""
 
 
 class StorageFull(StoreError):

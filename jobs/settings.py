@@ -86,6 +86,12 @@ class Settings(BaseSettings):
         False,
         description="Whether a user's finished result answers another user's same request.",
     )
+    max_datasets_per_user: int = Field(
+        1000, ge=1, le=10**6, description="Uploaded datasets that one user may keep."
+    )
+    max_dataset_bytes_per_user: int = Field(
+        10 * 2**30, gt=0, le=_BYTES, description="Bytes that one user's uploaded datasets may take."
+    )
     max_body_bytes: int = Field(64 * 2**20, gt=0, le=_BYTES, description="Largest request body, in bytes.")
     min_free_bytes: int = Field(
         64 * 2**20,

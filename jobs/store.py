@@ -172,6 +172,20 @@ class JobStore(Attempts):
         items = [self._job(record, position, reasons) for record, position in found]
         return JobPage(items=items, next_cursor=after)
 
+    def needing(self, dataset_id: str, owner: str) -> str | None:
+        """Id of one of the owner's queued or running jobs that goes with an uploaded dataset, if any."""
+        for status in (JobStatus.RUNNING, JobStatus.QUEUED):
+            cursor: str | None = None
+            while True:
+                page = self.page(owner=owner, status=status, limit=200, cursor=cursor)
+                for job in page.items:
+                    if (job.request.data.model_extra or {}).get("dataset_id") == dataset_id:
+                        return job.id
+                cursor = page.next_cursor
+                if cursor is None:
+                    break
+        return None
+
     def mend_lists(self) -> bool:
         """Take jobs that another version stored or changed into the lists that `page` reads.
 

@@ -79,3 +79,18 @@ def get(dataset_id: str, services: ServicesDep, caller: CurrentUser) -> dict[str
     if found is None:
         raise Problem(404, "dataset_not_found", f"you have no dataset {shortened(dataset_id, 100)}")
     return found
+
+
+@router.delete("/{dataset_id}", status_code=204)
+def delete(dataset_id: str, services: ServicesDep, caller: CurrentUser) -> None:
+    """Forget a dataset; its content goes with the last user who has it. Repeated, it answers the same.
+
+    Refused with 409 while one of your queued or running solves goes with it.
+    """
+    if not _DATASET_ID.fullmatch(dataset_id):
+        raise Problem(404, "dataset_not_found", f"you have no dataset {shortened(dataset_id, 100)}")
+    job = services.store.needing(dataset_id, caller.id)
+    if job is not None:
+        detail = f"solve {job} goes with this dataset: cancel it, or wait until it is finished"
+        raise Problem(409, "dataset_in_use", detail)
+    services.artifacts.remove_dataset(dataset_id, caller.id)
