@@ -60,15 +60,15 @@ def describe(result: Result) -> str:
 
 def main() -> None:
     setting = open_setting(__doc__)
-    points, tests, widths, steps = (4, 10, (16, 64), 20) if setting.quick else (10, 20, (32, 128, 512), 40)
+    points, tests, widths, steps = (4, 10, (16, 64), 25) if setting.quick else (8, 20, (32, 128, 512), 50)
     problem: dict[str, Any] = {
         **setting.two_classes_of_images(points, tests),
         "network": network(),
-        "learning_rate": 1.0,
+        "learning_rate": 0.4,
         "steps": steps,
         "kernels": ["ntk"],
     }
-    limit = {"method": "dmft", "tolerance": 0.1, "replicas": 2, "samples": 4096}
+    limit = {"method": "dmft", "tolerance": 0.1, "replicas": 2, "samples": 4096 if setting.quick else 8192}
     methods: dict[Any, dict[str, Any]] = {
         width: {"method": "finite_width", "width": width, "ensemble": 4} for width in widths
     } | {"limit": limit}
