@@ -47,7 +47,7 @@ def describe(result: Result) -> str:
 
 def main() -> None:
     setting = open_setting(__doc__)
-    points, tests, steps = (6, 6, 15) if setting.quick else (8, 20, 40)
+    points, tests, steps = (6, 6, 15) if setting.quick else (6, 20, 25)
     test = sequences(tests, seed=1)
     problem: dict[str, Any] = {
         **sequences(points, seed=0),
