@@ -81,8 +81,7 @@ class Alternating(Method):
             demand = replace(Demand.of(self._problem, self._problem.data.sizes), itemsize=8)
             check_room(demand, self._device)
         self._iteration = self._new_iteration()
-        for warning in self._warnings():
-            reporter.remark(warning)
+        self._iteration.rollout.warn(reporter)
 
     def _new_iteration(self) -> Iteration:
         method = self._method
@@ -117,8 +116,7 @@ class Alternating(Method):
         ntk = ntk_error = None
         steps, points = problem.kernel_steps, problem.data.points
         if "ntk" in problem.outputs.kernels:
-            at_times = self._iteration.ntk()[:, steps][:, :, :, :points][..., :points]
-            members = at_times.permute(0, 1, 3, 2, 5, 4).cpu().numpy()
+            members = self._iteration.ntk()[:, steps, :points, :, :points].cpu().numpy()
             ntk, ntk_error = members.mean(0), standard_error(members)
         return Solution(
             predictions=self._iteration.predictions.cpu().numpy(),
@@ -133,7 +131,11 @@ class Alternating(Method):
             converged=self._converged,
             rounding=self._rounding(),
             computed_in=name_of(self._dtype),
-            notes=[*self._notes, *self._warnings(), *([] if self._converged else [self._not_converged()])],
+            notes=[
+                *self._notes,
+                *self._iteration.rollout.notes,
+                *([] if self._converged else [self._not_converged()]),
+            ],
             arrays=self._two_time_arrays(self._iteration)
             | {
                 "iteration_kernel_change": np.array(self._kernel_changes),
@@ -148,11 +150,6 @@ class Alternating(Method):
         changes = f.diff(dim=1).abs().amax((0, 2, 3)).cumsum(0).cpu().numpy()
         relative = 2 * JITTER_OVER_ROUNDING * torch.finfo(self._dtype).eps
         return relative * np.concatenate([[0.0], changes])
-
-    def _warnings(self) -> list[str]:
-        assert self._iteration is not None
-        warning = self._iteration.stability.warning
-        return [warning] if warning else []
 
     def _two_time_arrays(self, iteration: Iteration) -> Arrays:
         """phi and g, and the responses if asked for, between the kernel times."""

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from dmft_engine.factorisation import pivoted_factor
 from dmft_engine.methods.method import Method
-from dmft_engine.model.losses import LOSSES
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
 from dmft_engine.record.kernel_record import LateFactors
@@ -19,7 +18,7 @@ from dmft_engine.record.solution import Arrays, Solution
 from dmft_engine.state import State
 from dmft_engine.theory.algebraic import GrowingKernel, LinearTheory
 from dmft_engine.training.reporter import Reporter
-from dmft_engine.training.stability import Stability
+from dmft_engine.training.rollout import Rollout, advanced
 from dmft_engine.weights.initialisation import joint_kernel
 from dmft_schema import GradientIndependenceMethod, LinearMethod
 
@@ -37,18 +36,15 @@ class Linear(Method):
         self._problem = problem
         self._responses = responses
         self._readout = problem.method.readout
-        self._loss = LOSSES[problem.training.loss]
         self._recipe = Recipe(problem.training, problem.data.points)
         kept = problem.kernel_steps.tolist() if "ntk" in problem.outputs.kernels else []
         self._ntk_steps = set(kept)
         self._kernel = joint_kernel(problem, device)
-        self._targets = torch.tensor(problem.data.targets, device=device)
+        self._rollout = Rollout(problem, self._kernel)
         self._f = torch.zeros(len(self._kernel), problem.data.outputs).to(self._kernel)
         self._theory: LinearTheory | None = None
-        self._stability = Stability(problem.training)
         self._predictions: list[torch.Tensor] = []
         self._ntk: list[torch.Tensor] = []
-        self._notes: list[str] = []
 
     @property
     def work(self) -> int:
@@ -70,25 +66,17 @@ class Linear(Method):
             self._f = correlation / gamma0
         f = self._f
         if step == 0:
-            ntk = theory.ntk()[:points, :, :points].transpose(0, 1).transpose(2, 3)
-            self._stability = Stability.of(problem.training, ntk)
-            self._notes = [self._stability.warning] if self._stability.warning else []
-            for note in self._notes:
-                reporter.remark(note)
-        current = float(self._loss.reported(f[:points], self._targets))
-        self._stability.check(current, step)
+            self._rollout.judge_rate(theory.ntk().permute(1, 0, 3, 2))
+            self._rollout.warn(reporter)
+        loss = self._rollout.checked_loss(f, step)
         if step in self._ntk_steps:
             self._ntk.append(theory.ntk()[:points, :, :points])
-        errors = torch.zeros_like(f)
-        errors[:points] = self._recipe.weighting(step, f)[:, None] * self._loss.errors(
-            f[:points], self._targets
-        )
+        pull = self._rollout.pull(f, self._recipe.weighting(step, f))
         if self._readout == "ntk":
-            # f(t+1) = f(t) + (eta / P) K(t, t) Delta(t)
-            self._f = f + torch.einsum("acbd,bd->ac", theory.ntk(), errors)
-        theory.advance(gamma0 * errors)
+            self._f = advanced(f[None], theory.ntk()[None], pull[None])[0]
+        theory.advance(gamma0 * pull)
         self._predictions.append(f)
-        reporter.step("training", current)
+        reporter.step("training", loss)
 
     def _new_theory(self) -> LinearTheory:
         problem = self._problem
@@ -106,8 +94,7 @@ class Linear(Method):
             "f": self._f.clone(),
             "predictions": [f.clone() for f in self._predictions],
             "ntk": [ntk.clone() for ntk in self._ntk],
-            "stability": self._stability.state(),
-            "notes": list(self._notes),
+            "rollout": self._rollout.state(),
         }
 
     def restore(self, state: State, reporter: Reporter, longer: bool) -> None:
@@ -116,8 +103,7 @@ class Linear(Method):
             self._theory.restore(state["theory"])
         self._f = state["f"].clone()
         self._predictions, self._ntk = list(state["predictions"]), list(state["ntk"])
-        self._stability.restore(state["stability"])
-        self._notes = list(state["notes"])
+        self._rollout.restore(state["rollout"])
 
     def solution(self) -> Solution | None:
         if self._theory is None or not self._predictions:
@@ -142,7 +128,7 @@ class Linear(Method):
             g=[LateFactors(partial(g, layer.g)) for layer in layers] if "g" in wanted else [],
             ntk=torch.stack(self._ntk).cpu().numpy() if self._ntk else None,
             arrays=self._responses_at(steps) if problem.outputs.responses else {},
-            notes=list(self._notes),
+            notes=self._rollout.notes,
         )
 
     def _responses_at(self, steps: NDArray) -> Arrays:

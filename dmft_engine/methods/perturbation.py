@@ -10,7 +10,6 @@ from torch import Tensor
 from dmft_engine.errors import Diverged, TooFewSamples
 from dmft_engine.methods.method import Method, StartOver
 from dmft_engine.methods.static_ntk import StaticNtk
-from dmft_engine.model.losses import reported_and_errors
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.populations.population import Exhausted
 from dmft_engine.problem import Problem
@@ -18,7 +17,7 @@ from dmft_engine.record.solution import Arrays, Solution, standard_error
 from dmft_engine.state import State
 from dmft_engine.theory.second_order import BySampling, ClosedForm, SecondOrder
 from dmft_engine.training.reporter import Reporter
-from dmft_engine.training.stability import Stability
+from dmft_engine.training.rollout import Rollout
 from dmft_schema import PerturbationMethod
 from dmft_schema.support import has_algebraic_theory
 
@@ -40,7 +39,7 @@ class Perturbation(Method):
         self._at_start = np.empty(0)
         """K_0 of all points [A, C, A, C], once the lazy dynamics is known."""
         self._second: SecondOrder | None = None
-        self._stability = Stability(problem.training)
+        self._rollout = Rollout(problem, torch.empty(0, dtype=torch.float64))
         self._f = torch.zeros(self._members, len(problem.data.kernel), problem.data.outputs).double()
         self._predictions: list[Tensor] = []
 
@@ -70,7 +69,7 @@ class Perturbation(Method):
 
     def _about_the_lazy_dynamics(self) -> SecondOrder:
         """Kernels of second order along the lazy dynamics, which is solved here."""
-        problem, points = self._problem, self._problem.data.points
+        problem = self._problem
         try:
             self._lazy.run(Reporter(problem.training.steps, None, None))
         except Diverged as diverged:
@@ -78,25 +77,24 @@ class Perturbation(Method):
                 raise
             self._failure = diverged
         self._at_start = self._lazy.ntk
-        at_start = torch.from_numpy(self._at_start[:points, :, :points])
-        self._stability = Stability.of(problem.training, at_start.transpose(0, 1).transpose(2, 3))
+        self._rollout.judge_rate(torch.from_numpy(self._at_start).permute(1, 0, 3, 2))
         if self._closed:
             return ClosedForm(problem, self._lazy.predictions)
         return BySampling(problem, self._lazy.predictions, self._device)
 
     def _predict(self, second: SecondOrder, reporter: Reporter) -> None:
         """The next step of f, with the NTK of second order."""
-        step, problem = len(self._predictions), self._problem
+        step = len(self._predictions)
         if self._failure is not None and step == len(self._lazy.predictions):
             raise self._failure
-        points, f = problem.data.points, self._f.numpy()
-        ntk = self._ntk(second, step)
-        found = [reported_and_errors(problem.training.loss, own[:points], problem.data.targets) for own in f]
-        loss = float(np.mean([reported for reported, _ in found]))
-        self._stability.check(loss, step)
-        self._predictions.append(self._f)
-        weighted = self._recipe.weights(step)[:, None] * np.array([errors for _, errors in found])
-        self._f = torch.from_numpy(f + np.einsum("racbd,rbd->rac", ntk[:, :, :, :points], weighted))
+        f = self._f
+        loss = self._rollout.checked_loss(f, step)
+        points = self._problem.data.points
+        pull = self._rollout.pull(f, self._recipe.weighting(step, f))[:, :points]
+        # As `advanced`, of numpy's arrays.
+        moved = np.einsum("racbd,rbd->rac", self._ntk(second, step)[:, :, :, :points], pull.numpy())
+        self._f = f + torch.from_numpy(moved)
+        self._predictions.append(f)
         reporter.step("training", loss)
 
     def _ntk(self, second: SecondOrder, step: int) -> NDArray:
@@ -106,7 +104,7 @@ class Perturbation(Method):
     def state(self) -> State:
         return {
             "second": self._second.state() if self._second else None,
-            "stability": self._stability.state(),
+            "rollout": self._rollout.state(),
             "f": self._f.clone(),
             "predictions": [f.clone() for f in self._predictions],
         }
@@ -118,7 +116,7 @@ class Perturbation(Method):
             return
         self._second = self._about_the_lazy_dynamics()
         self._second.restore(state["second"], reporter)
-        self._stability.restore(state["stability"])
+        self._rollout.restore(state["rollout"])
         self._f, self._predictions = state["f"].clone(), list(state["predictions"])
 
     @property

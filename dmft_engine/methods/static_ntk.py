@@ -11,7 +11,6 @@ from scipy.integrate import LSODA
 
 from dmft_engine.factorisation import kernel_factor
 from dmft_engine.methods.method import Method, StartOver
-from dmft_engine.model.losses import LOSSES
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.problem import Problem
 from dmft_engine.record.kernel_record import LateFactors
@@ -19,9 +18,14 @@ from dmft_engine.record.solution import Arrays, Solution
 from dmft_engine.state import State
 from dmft_engine.theory.gaussian_kernels import InitialKernels, Inputs, kernels_with_error
 from dmft_engine.training.reporter import Reporter
-from dmft_engine.training.stability import Stability
+from dmft_engine.training.rollout import Rollout
 from dmft_engine.weights.initialisation import joint_kernel
 from dmft_schema.closing import is_sampled
+
+SAMPLED = (
+    "attention has no kernels in closed form: they are means over sampled heads, and kernel_error is three of "
+    "their standard errors"
+)
 
 
 class StaticNtk(Method):
@@ -31,22 +35,19 @@ class StaticNtk(Method):
 
     Attributes:
         kernel_error: estimate for the kernels, relative to sqrt(K_aa K_bb), once it has run.
-        notes: for the diagnostics.
     """
 
     def __init__(self, problem: Problem, device: str) -> None:
         self._problem = problem
         self._device = device
-        self._loss = LOSSES[problem.training.loss]
         self._recipe = Recipe(problem.training, problem.data.points)
         self._times = self._recipe.times
         self._kernels: InitialKernels | None = None
-        self._stability = Stability(problem.training)
+        self._rollout = Rollout(problem, torch.empty(0, dtype=torch.float64, device=device))
         self._velocity: torch.Tensor | None = None
         self._solver: LSODA | None = None
         self._predictions: list[torch.Tensor] = []
         self.kernel_error: float | None = None
-        self.notes: list[str] = []
 
     @property
     def work(self) -> int:
@@ -64,22 +65,15 @@ class StaticNtk(Method):
                 reporter.remark(note)
         flows = problem.training.dynamics == "gradient_flow"
         f = self._flown(step) if flows else self._descended(step)
-        current = float(self._loss.reported(f[: problem.data.points], self._targets(f)))
-        self._stability.check(current, step)
+        loss = self._rollout.checked_loss(f, step)
         self._predictions.append(f)
-        reporter.step("training", current)
+        reporter.step("training", loss)
 
     def _begin(self, reporter: Reporter) -> None:
         """Kernels at initialisation, and what they say of the learning rate."""
-        problem, blocks = self._problem, self._problem.network.blocks
+        blocks = self._problem.network.blocks
         self._kernels, self.kernel_error = kernels_with_error(blocks, self._inputs(), reporter.check)
-        self._stability = Stability.of(problem.training, self._to_training[: problem.data.points])
-        self.notes = [self._stability.warning] if self._stability.warning else []
-        if is_sampled(blocks):
-            self.notes.append(
-                "attention has no kernels in closed form: they are means over sampled heads, and "
-                "kernel_error is three of their standard errors"
-            )
+        self._rollout.judge_rate(self._kernels.ntk)
 
     def _inputs(self) -> Inputs:
         data = self._problem.data
@@ -91,7 +85,7 @@ class StaticNtk(Method):
         return {
             "predictions": [f.clone() for f in self._predictions],
             "velocity": None if self._velocity is None else self._velocity.clone(),
-            "stability": self._stability.state(),
+            "rollout": self._rollout.state(),
         }
 
     def restore(self, state: State, reporter: Reporter, longer: bool) -> None:
@@ -101,7 +95,7 @@ class StaticNtk(Method):
             return
         self._begin(reporter)
         self._predictions, self._velocity = list(state["predictions"]), state["velocity"]
-        self._stability.restore(state["stability"])
+        self._rollout.restore(state["rollout"])
 
     @property
     def _to_training(self) -> torch.Tensor:
@@ -109,11 +103,11 @@ class StaticNtk(Method):
         assert self._kernels is not None
         return self._kernels.ntk[:, : self._problem.data.points]
 
-    def _targets(self, like: torch.Tensor) -> torch.Tensor:
-        return torch.tensor(self._problem.data.targets).to(like)
-
-    def _errors(self, f: torch.Tensor) -> torch.Tensor:
-        return self._loss.errors(f[: self._problem.data.points], self._targets(f))
+    @property
+    def notes(self) -> list[str]:
+        """For the diagnostics."""
+        sampled = self._kernels is not None and is_sampled(self._problem.network.blocks)
+        return [*self._rollout.notes, *([SAMPLED] if sampled else [])]
 
     def _start(self) -> torch.Tensor:
         return self._to_training.new_zeros(len(self._to_training), self._problem.data.outputs)
@@ -125,7 +119,7 @@ class StaticNtk(Method):
         f = self._predictions[-1]
         velocity = torch.zeros_like(f) if self._velocity is None else self._velocity
         # f(t+1) = f(t) + v,  v = mu v + (eta / P) K Delta(t): f is linear in the parameters.
-        weighted = self._recipe.weighting(step - 1, f)[:, None] * self._errors(f)
+        weighted = self._recipe.weighting(step - 1, f)[:, None] * self._rollout.errors(f)
         self._velocity = self._problem.training.momentum * velocity + self._to_training @ weighted
         return f + self._velocity
 
@@ -149,7 +143,7 @@ class StaticNtk(Method):
 
         def slope(_: float, flat: NDArray) -> NDArray:
             f = torch.from_numpy(flat).to(start).view_as(start)
-            change = to_training @ self._errors(f) / self._problem.data.points
+            change = to_training @ self._rollout.errors(f) / self._problem.data.points
             return change.flatten().cpu().numpy()
 
         return LSODA(
@@ -220,7 +214,7 @@ class StaticNtk(Method):
             ntk=ntk,
             kernel_error=self.kernel_error,
             arrays=arrays,
-            notes=list(self.notes),
+            notes=self.notes,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,11 @@ class Scales:
     bias: float
 
     @classmethod
+    def ones(cls, depth: int) -> Scales:
+        """All weights of unit variance, no biases."""
+        return cls((1.0,) * (depth + 1), 0.0)
+
+    @classmethod
     def of(cls, network: LayeredNetwork) -> Scales:
         scales = list(network.weight_scales or [1.0] * (network.depth + 1))
         if network.architecture == "residual":
@@ -30,6 +36,28 @@ class Scales:
             branch = network.branch_scale / network.depth**0.5
             scales[1:-1] = [branch * scale for scale in scales[1:-1]]
         return cls(tuple(scales), network.bias_scale)
+
+
+def tangent_kernel(scales: Scales, phi: Iterable[Tensor], g: Iterable[Tensor]) -> Tensor:
+    """K = sum_{l=0..L} sigma_l^2 G^{l+1} Phi^l + sum_{l<L} sigma_b^2 G^{l+1}, at equal times.
+
+    Args:
+        scales: of the weights.
+        phi: Phi^l for l = 0..L, each [.., A, A]; that of layer 0 is K^x.
+        g: G^{l+1} for l = 0..L, each [.., C, A, C, A].
+
+    Returns:
+        [.., C, A, C, A].
+    """
+    total: Tensor | None = None
+    last = len(scales.weights) - 1
+    for layer, (inner, outer) in enumerate(zip(phi, g, strict=True)):
+        bias = scales.bias**2 if layer < last else 0.0
+        inner = scales.weights[layer] ** 2 * inner + bias
+        term = outer * inner[..., None, :, None, :]
+        total = term if total is None else total + term
+    assert total is not None
+    return total
 
 
 @dataclass(frozen=True)
@@ -78,11 +106,6 @@ class Fields:
 
     def ntk(self, input_kernel: Tensor) -> Tensor:
         """K(t, t) = sum_{l=0..L} sigma_l^2 G^{l+1} Phi^l + sum_{l<L} sigma_b^2 G^{l+1}, [R, C, P, C, P]."""
-        variances = [sigma**2 for sigma in self.scales.weights]
-        bias = self.scales.bias**2
-        total = self.g_gram(1) * (variances[0] * input_kernel + bias)[None, None, :, None, :]
-        for layer in range(1, len(self.phi) + 1):
-            own_bias = bias if layer < len(self.phi) else 0.0
-            inner = variances[layer] * self.phi_gram(layer) + own_bias
-            total = total + self.g_gram(layer + 1) * inner[:, None, :, None, :]
-        return total
+        phi = [input_kernel, *(self.phi_gram(layer) for layer in range(1, len(self.phi) + 1))]
+        g = [self.g_gram(layer) for layer in range(1, len(self.phi) + 2)]
+        return tangent_kernel(self.scales, phi, g)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dmft_engine.model.fields import Scales, tangent_kernel
 from dmft_engine.state import State
 
 
@@ -234,13 +235,12 @@ class LinearTheory:
     def ntk(self) -> Tensor:
         """K(t, t) at the current time, [A, C, A, C]."""
         t, points, outputs = self._time, self._points, self._outputs
-        total = torch.zeros(points, outputs, points, outputs).to(self._kernel)
-        for index in range(-1, len(self.layers)):
-            h = self._kernel if index < 0 else self.layers[index].h.row(t)[:, t * points :]
-            start, stop = t * outputs, (t + 1) * outputs
-            g = self._g_above(index)[start:stop, start:stop]
-            total += torch.einsum("ab,cd->acbd", h, g)
-        return total
+        h = [self._kernel, *(layer.h.row(t)[:, t * points :] for layer in self.layers)]
+        own = slice(t * outputs, (t + 1) * outputs)
+        g = [self._g_above(index)[own, own] for index in range(-1, len(self.layers))]
+        # Fields are those of all points: G has no data index.
+        ntk = tangent_kernel(Scales.ones(len(self.layers)), h, [gram[:, None, :, None] for gram in g])
+        return ntk.permute(1, 0, 3, 2).contiguous()
 
     def advance(self, weighted_errors: Tensor) -> None:
         """One gradient step; gamma0 eta / P times the errors, [A, C]."""

@@ -15,15 +15,14 @@ from torch import Tensor
 
 from dmft_engine.factorisation import cholesky, kernel_factor
 from dmft_engine.model.activations import ACTIVATIONS
-from dmft_engine.model.fields import Scales
-from dmft_engine.model.losses import LOSSES
+from dmft_engine.model.fields import Scales, tangent_kernel
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.populations.sampling import SobolNormals, seed_of
 from dmft_engine.problem import Problem
 from dmft_engine.state import State, Stateful
 from dmft_engine.theory.gaussian_kernels import Inputs, initial_kernels
 from dmft_engine.theory.single_neuron import Couplings, Moments, sweep
-from dmft_engine.training.stability import Stability
+from dmft_engine.training.rollout import Rollout, advanced
 from dmft_engine.weights.initialisation import joint_kernel
 from dmft_schema.memory import CHUNK_BYTES
 from dmft_schema.network import LayeredNetwork
@@ -100,10 +99,10 @@ class Iteration(Stateful):
     Attributes:
         layers: order parameters, l = 1..L.
         predictions: f rolled out with their NTK, [R, T, A, C].
-        stability: of gradient descent with the kernel at t = 0.
+        rollout: judges the predictions.
     """
 
-    kept: ClassVar[tuple[str, ...]] = ("predictions", "stability", "_weighted")
+    kept: ClassVar[tuple[str, ...]] = ("predictions", "rollout", "_weighted")
 
     def __init__(self, problem: Problem, device: str, dtype: torch.dtype, draws: Draws) -> None:
         """Start from the lazy limit: kernels of initialisation at all times, no responses.
@@ -125,10 +124,9 @@ class Iteration(Stateful):
         self._like = torch.empty(0, dtype=dtype, device=device)
         self._kernel = joint_kernel(problem, device)
         self._draws = draws
-        self._targets = torch.tensor(problem.data.targets).to(self._like)
+        self.rollout = Rollout(problem, self._like)
         self.layers: list[Kernels] = []
         self.predictions = self._like
-        self.stability = Stability(problem.training)
         self._weighted = self._like
         self._start()
 
@@ -150,8 +148,7 @@ class Iteration(Stateful):
 
     def loss(self) -> NDArray:
         """[T], the mean over replicas."""
-        f = self.predictions[:, :, : self._problem.data.points]
-        return LOSSES[self._problem.training.loss].reported(f, self._targets).mean(0).cpu().numpy()
+        return self.rollout.losses(self.predictions).mean(0).cpu().numpy()
 
     def _start(self) -> None:
         lazy = initial_kernels(self._problem.network.blocks, Inputs(self._kernel))
@@ -279,21 +276,15 @@ class Iteration(Stateful):
         return lambda part: self._draws.normals(layer, kind, part, lower.shape[-1]).to(self._like) @ lower.mT
 
     def ntk(self) -> Tensor:
-        """K(t, t) in the order [R, T, C, A, C, A]."""
-        total = self._like.new_zeros(())
-        for layer in range(self._depth + 1):
-            bias = self._scales.bias**2 if layer < self._depth else 0.0
-            if layer == 0:
-                phi = self._kernel.to(self._like).expand(1, self._steps, -1, -1)
-            else:
-                phi = self._equal_time(self.layers[layer - 1].phi, (self._points,))
-            phi = self._scales.weights[layer] ** 2 * phi + bias
-            if layer == self._depth:
-                g = torch.eye(self._outputs).to(self._like)[None, None, :, None, :, None]
-            else:
-                g = self._equal_time(self.layers[layer].g, (self._outputs, self._points))
-            total = total + g * phi[:, :, None, :, None, :]
-        return total.expand(self._draws.replicas, *total.shape[1:])
+        """K(t, t), [R, T, A, C, A, C]."""
+        points, gradients = (self._points,), (self._outputs, self._points)
+        phi = [self._equal_time(layer.phi, points) for layer in self.layers]
+        inputs = self._kernel.to(self._like).expand(1, self._steps, -1, -1)
+        # Readouts of different outputs are independent.
+        last = torch.eye(self._outputs).to(self._like)[None, None, :, None, :, None]
+        g = [*(self._equal_time(layer.g, gradients) for layer in self.layers), last]
+        total = tangent_kernel(self._scales, [inputs, *phi], g)
+        return total.expand(self._draws.replicas, *total.shape[1:]).permute(0, 1, 3, 2, 5, 4)
 
     def _equal_time(self, kernel: Tensor, shape: tuple[int, ...]) -> Tensor:
         """K(t, t) [R, T, *shape, *shape] of a two-time kernel."""
@@ -303,22 +294,18 @@ class Iteration(Stateful):
 
     def _roll_out(self) -> None:
         """f(t+1) = f(t) + (eta / P) K(t, t) Delta(t), and e Delta(t) for the next iteration."""
-        problem, training, points = self._problem, self._problem.training, self._problem.data.points
-        loss, recipe = LOSSES[training.loss], Recipe(training, points)
+        problem = self._problem
+        recipe = Recipe(problem.training, problem.data.points)
         ntk = self.ntk()
         if not self.predictions.numel():
-            at_start = ntk[0, 0][:, :points, :, :points]
-            self.stability = Stability.of(training, at_start)
+            self.rollout.judge_rate(ntk[0, 0].permute(1, 0, 3, 2))
         f = self._like.new_zeros(self._draws.replicas, self._points, self._outputs)
         predictions, weighted = [], []
         for step in range(self._steps):
-            current = float(loss.reported(f[:, :points], self._targets).mean())
-            self.stability.check(current, step)
+            self.rollout.checked_loss(f, step)
             predictions.append(f)
-            errors = torch.zeros_like(f)
-            weighting = recipe.weighting(step, f)[:, None]
-            errors[:, :points] = weighting * loss.errors(f[:, :points], self._targets)
-            weighted.append(problem.network.gamma0 * errors)
-            f = f + torch.einsum("rcadb,rbd->rac", ntk[:, step], errors)
+            pull = self.rollout.pull(f, recipe.weighting(step, f))
+            weighted.append(problem.network.gamma0 * pull)
+            f = advanced(f, ntk[:, step], pull)
         self.predictions = torch.stack(predictions, dim=1)
         self._weighted = torch.stack(weighted, dim=1)

@@ -9,14 +9,13 @@ from torch import Tensor
 
 from dmft_engine.errors import NotFinite
 from dmft_engine.model.fields import Fields
-from dmft_engine.model.losses import LOSSES
 from dmft_engine.model.networks import AnyWeights, passes
 from dmft_engine.problem import Problem
 from dmft_engine.record.trajectory import Trajectory
 from dmft_engine.state import Stateful
 from dmft_engine.training.reporter import Reporter
+from dmft_engine.training.rollout import Rollout, advanced
 from dmft_engine.training.rounding import Imprecise, Rounding
-from dmft_engine.training.stability import Stability
 from dmft_engine.training.truncation import Truncation
 from dmft_engine.weights.parameter import Update
 
@@ -28,6 +27,7 @@ class TrainingRun(Stateful):
         problem: data, network and training; its method is not looked at.
         weights: trained in place.
         trajectory: holds all that was reached, also when training raises.
+        rollout: judges the predictions.
     """
 
     kept: ClassVar[tuple[str, ...]] = (
@@ -37,7 +37,7 @@ class TrainingRun(Stateful):
         "_rolled_out",
         "_rounding",
         "_truncation",
-        "_stability",
+        "rollout",
     )
 
     def __init__(
@@ -67,16 +67,14 @@ class TrainingRun(Stateful):
         self._reporter = reporter
         self._exact = readout == "exact"
         self._kernel = input_kernel
-        self._loss = LOSSES[problem.training.loss]
         self._propagate = passes(problem.network, weights)
-        self._targets = torch.tensor(problem.data.targets).to(input_kernel)
+        self.rollout = Rollout(problem, input_kernel)
         self._kernel_steps = set(problem.kernel_steps.tolist())
         # With weight decay the output at t = 0 does not stay: there is nothing fixed to subtract.
         self._centred = problem.training.weight_decay == 0
         self._initial_output: Tensor | None = None
         self._rounding = rounding
         self._truncation = truncation
-        self._stability = Stability(problem.training)
         self._rolled_out: Tensor | None = None
 
     def fields(self, step: int) -> Fields:
@@ -95,18 +93,15 @@ class TrainingRun(Stateful):
 
     def _judge_rate(self, fields: Fields) -> None:
         """Say beforehand what the kernel at t = 0 has against the learning rate."""
-        points = self.problem.data.points
-        ntk = fields.ntk(self._kernel)[:, :, :points, :, :points].mean(0)
-        self._stability = Stability.of(self.problem.training, ntk)
-        if self._stability.warning:
-            self.trajectory.notes.append(self._stability.warning)
-            self._reporter.remark(self._stability.warning)
+        self.rollout.judge_rate(fields.ntk(self._kernel).mean(0))
+        self.trajectory.notes += self.rollout.notes
+        self.rollout.warn(self._reporter)
 
     def _left_the_numbers(self, step: int) -> Exception:
         """What has happened when a field is not finite: divergence, or too small a dtype for the first."""
         if step == 0 and self._rounding is not None and self._kernel.dtype != torch.float64:
             return Imprecise("the fields at t = 0 leave the numbers of float32")
-        return self._stability.diverged(step)
+        return self.rollout.stability.diverged(step)
 
     @property
     def strength(self) -> float:
@@ -129,9 +124,7 @@ class TrainingRun(Stateful):
             Diverged: the loss is not finite or has exploded.
             Imprecise, TooLittlePrecision: see Rounding.
         """
-        at_training = f[:, : self.problem.data.points]
-        loss = float(self._loss.reported(at_training, self._targets).mean())
-        self._stability.check(loss, step)
+        loss = self.rollout.checked_loss(f, step)
         recorded = len(self.trajectory.predictions)
         try:
             self._keep(step, fields, f)
@@ -150,7 +143,7 @@ class TrainingRun(Stateful):
         self._reporter.step("training", loss, max(self.trajectory.basis_sizes.values()))
 
     def _keep(self, step: int, fields: Fields, f: Tensor) -> None:
-        errors = self._loss.errors(f[:, : self.problem.data.points], self._targets)
+        errors = self.rollout.errors(f)
         if self._rounding is not None:
             (readout,) = self.weights.readout.parameters()
             self._rounding.observe(step, fields, errors, readout.value)
@@ -171,10 +164,7 @@ class TrainingRun(Stateful):
             weighting: [P], what each point's error counts: eta / P, say.
             optimiser: what the step does with gradients.
         """
-        points = self.problem.data.points
-        errors = torch.zeros_like(f)
-        errors[:, :points] = weighting[:, None] * self._loss.errors(f[:, :points], self._targets)
+        pull = self.rollout.pull(f, weighting)
         if not self._exact:
-            # f(t+1) = f(t) + (eta / P) K(t, t) Delta(t)
-            self._rolled_out = f + torch.einsum("rcpdq,rqd->rpc", fields.ntk(self._kernel), errors)
-        self.weights.update(fields, self.strength * errors.mT, optimiser)
+            self._rolled_out = advanced(f.mT, fields.ntk(self._kernel), pull.mT).mT
+        self.weights.update(fields, self.strength * pull.mT, optimiser)
