@@ -58,7 +58,9 @@ def _taken(value: Any) -> Any:
         return [_taken(item) for item in value]
     if isinstance(value, dict):
         return {key: _taken(item) for key, item in value.items()}
-    return value
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a {type(value).__name__} is no plain value that a state may hold")
 
 
 def _given(current: Any, value: Any) -> Any:

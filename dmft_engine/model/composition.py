@@ -59,7 +59,7 @@ _PARTS = ("nodes", "populations", "vectors", "matrices")
 """Of a network's state. Nodes come first: they tell whether anything is still drawn from populations."""
 
 
-class Composition:
+class Composition(Stateful):
     """All weights of one composed network, and the passes through it.
 
     Attributes:

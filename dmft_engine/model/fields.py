@@ -38,7 +38,7 @@ class Scales:
         return cls(tuple(scales), network.bias_scale)
 
 
-def tangent_kernel(scales: Scales, phi: Iterable[Tensor], g: Iterable[Tensor]) -> Tensor:
+def layered_ntk(scales: Scales, phi: Iterable[Tensor], g: Iterable[Tensor]) -> Tensor:
     """K = sum_{l=0..L} sigma_l^2 G^{l+1} Phi^l + sum_{l<L} sigma_b^2 G^{l+1}, at equal times.
 
     Args:
@@ -108,4 +108,4 @@ class Fields:
         """K(t, t) = sum_{l=0..L} sigma_l^2 G^{l+1} Phi^l + sum_{l<L} sigma_b^2 G^{l+1}, [R, C, P, C, P]."""
         phi = [input_kernel, *(self.phi_gram(layer) for layer in range(1, len(self.phi) + 1))]
         g = [self.g_gram(layer) for layer in range(1, len(self.phi) + 2)]
-        return tangent_kernel(self.scales, phi, g)
+        return layered_ntk(self.scales, phi, g)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dmft_engine.model.fields import Scales, tangent_kernel
+from dmft_engine.model.fields import Scales, layered_ntk
 from dmft_engine.state import State
 
 
@@ -239,7 +239,7 @@ class LinearTheory:
         own = slice(t * outputs, (t + 1) * outputs)
         g = [self._g_above(index)[own, own] for index in range(-1, len(self.layers))]
         # Fields are those of all points: G has no data index.
-        ntk = tangent_kernel(Scales.ones(len(self.layers)), h, [gram[:, None, :, None] for gram in g])
+        ntk = layered_ntk(Scales.ones(len(self.layers)), h, [gram[:, None, :, None] for gram in g])
         return ntk.permute(1, 0, 3, 2).contiguous()
 
     def advance(self, weighted_errors: Tensor) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dmft_engine.factorisation import cholesky, kernel_factor
 from dmft_engine.model.activations import ACTIVATIONS
-from dmft_engine.model.fields import Scales, tangent_kernel
+from dmft_engine.model.fields import Scales, layered_ntk
 from dmft_engine.model.recipe import Recipe
 from dmft_engine.populations.sampling import SobolNormals, seed_of
 from dmft_engine.problem import Problem
@@ -283,7 +283,7 @@ class Iteration(Stateful):
         # Readouts of different outputs are independent.
         last = torch.eye(self._outputs).to(self._like)[None, None, :, None, :, None]
         g = [*(self._equal_time(layer.g, gradients) for layer in self.layers), last]
-        total = tangent_kernel(self._scales, [inputs, *phi], g)
+        total = layered_ntk(self._scales, [inputs, *phi], g)
         return total.expand(self._draws.replicas, *total.shape[1:]).permute(0, 1, 3, 2, 5, 4)
 
     def _equal_time(self, kernel: Tensor, shape: tuple[int, ...]) -> Tensor:

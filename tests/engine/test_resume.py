@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from dmft_engine.training.reporter import Reporter
 from dmft_schema import JobStatus, Progress, SolveRequest
 from dmft_schema.extension import extended
 from dmft_schema.memory import CHUNK_BYTES, Demand
+from tests.problems import DATA as DATA_FOLDER
 from tests.problems import request
 
 ROOT = Path(__file__).parents[2]
@@ -43,10 +45,14 @@ BATCHES = {**TRAINING, "batch_size": 2, "schedule": "cosine"}
 DROWNED = {**TRAINING, "learning_rate": 1e-9}
 TIMES = {"kernel_times": [0, 3, 5]}
 DMFT = {"name": "dmft", "samples": 512, "replicas": 2, "tolerance": 0.03}
+WIDE = DMFT | {"samples": 1024, "tolerance": 0.1}
 INDEPENDENT = DMFT | {"name": "gradient_independence"}
 FINITE = {"name": "finite_width", "width": 20, "ensemble": 3}
 ALTERNATING = {"name": "alternating", "samples": 256, "replicas": 2, "max_iterations": 4}
 PERTURBATION = {"name": "perturbation", "samples": 512, "replicas": 2}
+
+
+COMPOSED: dict[str, Any] = json.loads((DATA_FOLDER / "networks.json").read_text())["cases"]
 
 
 def sections(method: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -88,6 +94,18 @@ CASES: dict[str, dict[str, Any]] = {
     "alternating": sections(ALTERNATING | {"damping": 0.2}),
     "alternating, converged": sections(ALTERNATING | {"tolerance": 0.1, "max_iterations": 20}),
     "alternating, upgraded": sections(ALTERNATING, data=LARGE, training=DROWNED),
+    **{
+        f"{method['name']} of {kind}": {
+            "data": {"inputs": kept["inputs"], "targets": kept["targets"]},
+            "network": {"architecture": "composed", "layers": kept["layers"]},
+            "training": {"learning_rate": kept["learning_rate"], "steps": 5, **training},
+            "method": method,
+            "outputs": {"kernel_times": [0, 3, 4]},
+        }
+        for kind, kept in COMPOSED.items()
+        for method, training in ((WIDE, {}), (FINITE, {"momentum": 0.5}))
+        if method is FINITE or "flatten" not in kind  # It visits thousands of directions.
+    },
     "diverges": sections(DMFT, training={"steps": 60, "learning_rate": 60.0}),
 }
 
