@@ -23,8 +23,8 @@ from dmft_engine.weights.initialisation import joint_kernel
 from dmft_schema.closing import is_sampled
 
 SAMPLED = (
-    "attention has no kernels in closed form: they are means over sampled heads, and kernel_error is three of "
-    "their standard errors"
+    "attention has no kernels in closed form: they are means over sampled heads, and "
+    "kernel_error is three of their standard errors"
 )
 
 
