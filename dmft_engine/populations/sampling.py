@@ -13,7 +13,10 @@ from dmft_engine.state import Stateful
 
 
 def seed_of(*path: int) -> int:
-    """A 63-bit seed that is a function of `path` alone; different paths give independent seeds."""
+    """A 63-bit seed that is a function of `path` alone; different paths of one length give independent seeds.
+
+    numpy takes zeros at the end of a path for nothing: (7,) and (7, 0, 0, 0) are the same.
+    """
     return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -23,7 +26,9 @@ class SobolNormals(Stateful):
     Where neurons meet in a nonlinearity, as those of a head do, points are drawn over groups of them, with a
     dimension for each neuron of a group: neighbouring points of one sequence are anticorrelated (section 12).
 
-    Every replica has its own scrambling. Dimensions are drawn in blocks that double, because how many
+    Every replica has its own scrambling, which makes replicas independent: each is a function of its own
+    random numbers. That neuron 5 of one may look like neuron 5 of another (up to 0.99 between vectors) is
+    chance in labels that mean nothing, and nothing is ever summed over pairs of them (docs/accuracy.md). Dimensions are drawn in blocks that double, because how many
     a solve needs is known only at its end; scrambling acts on each dimension alone, so blocks scrambled
     separately have the law of one big draw.
     """

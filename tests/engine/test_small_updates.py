@@ -172,6 +172,38 @@ def test_the_limit_of_linear_networks_is_that_of_the_algebra(
     assert (error <= claimed).all(), (error, claimed)
 
 
+@PROPERTY
+@given(SCALES, SIZES, SEEDS, GAMMAS, DTYPES, st.sampled_from(["linear", "dmft", "gradient_independence"]))
+def test_one_linear_layer_of_any_strength(
+    scale: float, points: int, seed: int, gamma0: float, dtype: str, method: str
+) -> None:
+    """Its neurons' weights stay combinations of D + 1 Gaussian vectors: descent on those is exact."""
+    inputs = inputs_of(scale, points, seed)
+    asked = sections(inputs, 2.0, gamma0, "linear", 1, seed, 0.2)
+    x, y = inputs / inputs.shape[1] ** 0.5, np.array(asked["data"]["targets"])
+    rate = gamma0 * asked["training"]["learning_rate"] / points
+    first, readout = np.eye(x.shape[1], x.shape[1] + 1), np.eye(x.shape[1] + 1)[-1]
+    expected = []
+    for _ in range(STEPS):
+        error = y - x @ first @ readout / gamma0
+        expected.append(np.mean(error**2))
+        if expected[-1] > 1e3 * expected[0]:
+            return  # It diverges, sooner or later.
+        first, readout = first + rate * np.outer(x.T @ error, readout), readout + rate * error @ x @ first
+    options = {} if method == "linear" else {"dtype": dtype}
+    result = solved(asked, {"name": method, "readout": "exact"} | options)
+    assert result.error is None, result.error
+    arrays = result.arrays
+    claimed = (
+        T_VALUE * arrays.get("loss_standard_error", 0.0)
+        + arrays.get("loss_truncation_error", 0.0)
+        + arrays.get("loss_rounding_error", 0.0)
+        + 1e-9 * np.array(expected).clip(1.0)
+    )
+    error = np.abs(arrays["loss"] - expected)
+    assert (error <= claimed).all(), (error, claimed)
+
+
 def erf_ntk(kernel: NDArray, depth: int) -> NDArray:
     """NTK at t = 0 of an erf network by its closed forms (Williams 1997)."""
     covariance, ntk = kernel, kernel
