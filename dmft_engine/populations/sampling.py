@@ -28,7 +28,9 @@ class SobolNormals(Stateful):
 
     Every replica has its own scrambling, which makes replicas independent: each is a function of its own
     random numbers. That neuron 5 of one may look like neuron 5 of another (up to 0.99 between vectors) is
-    chance in labels that mean nothing, and nothing is ever summed over pairs of them (docs/accuracy.md). Dimensions are drawn in blocks that double, because how many
+    chance in labels that mean nothing, and nothing is ever summed over pairs of them (docs/accuracy.md).
+
+    Dimensions are drawn in blocks that double, because how many
     a solve needs is known only at its end; scrambling acts on each dimension alone, so blocks scrambled
     separately have the law of one big draw.
     """
