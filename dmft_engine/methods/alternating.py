@@ -1,8 +1,8 @@
 """The paper's Algorithm 1: alternating Monte Carlo (theory section 3).
 
 Sample single-neuron fields from the current kernels, solve their equations forward in time, re-estimate
-kernels and responses, damp, repeat until the kernels stop moving. It shares nothing with `dmft` but the
-model.
+kernels and responses, damp, repeat until the kernels stop moving. What it shares with `dmft`
+beyond the model stands in docs/theory.md section 3: the sum that the NTK is, and the step it moves f by.
 """
 
 from __future__ import annotations
