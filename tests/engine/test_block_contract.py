@@ -107,8 +107,11 @@ def test_every_combination_is_solved(name: str, method: str, option: str) -> Non
     outputs = (2,) if option == "cross_entropy" else ()
     assert arrays["predictions"].shape == (STEPS, 3, *outputs)
     assert arrays["test_predictions"].shape == (STEPS, 2, *outputs)
-    if method != "finite_width":  # f(0) = 0 of the limit
-        assert np.abs(arrays["predictions"][0]).max() < 1e-5
+    if method != "finite_width":
+        # f(0) = 0 of the limit, up to what float32 leaves out of known directions (population.py), eps^0.6
+        # of each field, over gamma0.
+        left_out = np.finfo(np.float32).eps ** 0.6
+        assert np.abs(arrays["predictions"][0]).max() < 4 * left_out / 0.8
     assert np.abs(arrays["predictions"][-1] - arrays["predictions"][0]).max() > 1e-3
     for key, array in arrays.items():
         assert np.isfinite(array).all(), key
