@@ -42,6 +42,9 @@ def _difference(ours: Any, theirs: Any, place: str) -> str:
             (ours[key], theirs[key], f"{place}.{key}" if place else key) for key in ours if key in theirs
         ]
     elif isinstance(ours, list) and isinstance(theirs, list):
+        if all(isinstance(part, str) for part in (*ours, *theirs)):
+            # Names in a list (outputs.kernels) are a choice; versions have written them in different orders.
+            return "" if set(ours) == set(theirs) else place
         if len(ours) != len(theirs):
             return place
         pairs = [(a, b, place) for a, b in zip(ours, theirs, strict=True)]

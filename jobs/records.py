@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dmft_schema import Event, Job, JobError, JobStatus, Progress, RequestSummary, SolveRequest
+from dmft_schema import Event, Job, JobError, JobStatus, Progress, RequestSummary, SolveRequest, large
 from dmft_schema.summary import summarise
 from jobs.settings import Settings
 
@@ -118,6 +118,18 @@ def summary_of(stored: str | None) -> RequestSummary:
         return summarise(json.loads(stored or "{}"))
     except (ValueError, TypeError, LookupError, AttributeError):
         return RequestSummary()
+
+
+def same(stored: str | None, body: bytes) -> bool:
+    """Whether a stored request, of whichever version, asks for what `body` does, written by this one."""
+    try:
+        return stored is not None and _rewritten(stored) == body
+    except ValueError:  # of a version that asks for things unknown here
+        return False
+
+
+def _rewritten(stored: str) -> bytes:
+    return large.write(SolveRequest.model_validate(large.read(stored.encode())))
 
 
 def reuse_key(owner: str, content_hash: str, settings: Settings) -> str:

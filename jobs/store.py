@@ -98,11 +98,11 @@ class JobStore(Attempts):
             json.dumps(reuse_keys if request.reuse else []),
             *(part for pair in fields.items() for part in pair),
         )
-        if outcome == "conflict":
+        if outcome == "conflict" and not records.same(self.request(job_id), body):
             raise IdempotencyConflict(f"the key was used for another request, job {job_id}")
         if outcome == "full":
             raise TooManyQueued(self._settings.max_queued_per_user)
-        return Submission(self.get(job_id), created=outcome != "replayed")
+        return Submission(self.get(job_id), created=outcome in ("created", "cached"))
 
     def get(self, job_id: str) -> Job:
         """The job as it is now.
