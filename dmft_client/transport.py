@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import email.utils
 import logging
+import math
 import random
 import ssl
 import time
@@ -64,8 +65,7 @@ class Transport:
         retries = Retries(self, give_up)
         while True:
             try:
-                timeout = min(self.connection.timeout, max(retries.left, 1.0))
-                options["timeout"] = None if timeout == float("inf") else timeout
+                options["timeout"] = retries.timeout(self.connection.timeout)
                 return self._checked(self.connection.http.request(method, path, **options))
             except (httpx.RequestError, ApiError) as error:
                 retries.after(error)
@@ -123,6 +123,8 @@ class Retries:
         self._url = transport.connection.url
         self._begun = time.monotonic()
         self._give_up = transport.give_up_time() if give_up is None else give_up
+        # Somebody who takes a connection is there, and has this long.
+        self._longest = self._begun + transport.patience if give_up is None else give_up
         self._attempts = 0
         self._told = False
 
@@ -131,6 +133,15 @@ class Retries:
         """Seconds until the call is given up."""
         return self._give_up - time.monotonic()
 
+    def timeout(self, longest: float) -> httpx.Timeout:
+        """How long the next attempt may take: to find somebody, and for each part of the answer."""
+        now = time.monotonic()
+        find = min(longest, max(self._give_up - now, 1.0))
+        answer = min(longest, max(self._give_up - now, self._longest - now, 1.0))
+        return httpx.Timeout(
+            None if math.isinf(answer) else answer, connect=None if math.isinf(find) else find
+        )
+
     def after(self, error: Exception) -> None:
         """Pause after a failed attempt.
 
@@ -138,6 +149,8 @@ class Retries:
             ConnectionFailed, ApiError: the error, if it is no use to try again, or too late.
         """
         failure = self._failure(error)
+        if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            self._give_up = max(self._give_up, self._longest)
         if not failure.passing or self.left <= 0:
             raise failure from (error if failure is not error else None)
         if not self._told and time.monotonic() - self._begun > _SILENT_SECONDS:

@@ -26,7 +26,7 @@ from dmft_client import (
     WaitTimeout,
     transport,
 )
-from dmft_schema import JobStatus
+from dmft_schema import Capabilities, JobStatus
 from jobs.settings import Settings
 from jobs.store import JobStore
 from tests import waiting
@@ -289,3 +289,37 @@ def test_waiting_through_a_restart_of_a_whole_server(
         assert calls.join()["wait"] is JobStatus.SUCCEEDED
         assert len(solve.result().loss) == 3_000
     stop(second)
+
+
+def test_a_new_client_waits_for_a_server_that_is_slow_with_its_first_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has taken the connection, so it is there: only one that takes none is given up soon."""
+    monkeypatch.setattr(transport, "FIRST_PATIENCE", 0.1)
+    asked = threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not asked.is_set():
+                asked.set()
+                time.sleep(2.0)  # the fault itself: longer than the shortest timeout
+            body = Capabilities.of_contract("1").model_dump_json().encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            with Client(f"http://127.0.0.1:{server.server_port}", "k") as client:
+                assert client.capabilities().version == "1"
+            with Client(f"http://127.0.0.1:{server.server_port}", "k", patience=0.2) as hasty:
+                asked.clear()
+                with pytest.raises(ConnectionFailed, match="timed out"):
+                    hasty.capabilities()
+        finally:
+            server.shutdown()
