@@ -138,7 +138,12 @@ def test_same_request_again_is_answered_from_what_is_known(
     again = ada.post("/v1/solves", json=SMALL | {"name": "other name"}).json()
     assert (again["status"], again["cached"]) == ("succeeded", True)
     results = [ada.get(f"/v1/solves/{job['id']}/result").json() for job in (first, again)]
+    # The numbers are the first one's; whose they are and what it was called is each one's own.
+    whose = [result.pop("manifest") for result in results]
     assert results[0] == results[1]
+    assert [manifest["solve_id"] for manifest in whose] == [first["id"], again["id"]]
+    assert [manifest["request"]["name"] for manifest in whose] == [None, "other name"]
+    assert whose[0]["arrays"] == whose[1]["arrays"]
     assert ada.delete(f"/v1/solves/{first['id']}").status_code == 204
     assert ada.get(f"/v1/solves/{again['id']}/result").status_code == 200
     assert ada.post("/v1/solves", json=SMALL | {"reuse": False}).json()["status"] == "queued"

@@ -101,6 +101,7 @@ ANSWERS: list[BaseModel] = [
 NAMES = st.sampled_from(["zz_new", "Neu", "new-er", "_x", "größe"])
 VALUES = st.sampled_from([None, True, 1.5, "text", [], {"deep": [{"er": 1}]}])
 MAPPINGS = {"versions", "links", "limits", "basis_sizes", "unsupported", "manifest", "request"}
+MAPPINGS |= {"networks", "blocks"}
 """What is a mapping by its nature takes new entries of its own type only; summaries of requests show all."""
 
 

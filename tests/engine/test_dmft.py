@@ -213,7 +213,7 @@ def test_samples_left_open_grow_until_they_suffice(monkeypatch: pytest.MonkeyPat
     )
     assert result.error is None
     assert result.diagnostics.samples == 4096
-    assert messages[-1] == "training (begun again with 4096 samples)"
+    assert messages[-1] == "done (begun again with 4096 samples)"
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_samples_left_open_suffice_at_once(points: int, changes: dict[str, Any])
     sections: dict[str, Any] = {"training": {"steps": 30}, "outputs": {"kernels": []}} | changes
     result = solve(Problem.from_request(request(data, **sections)), lambda p: messages.add(p.message))
     assert result.error is None
-    assert messages == {"training"}
+    assert messages == {"training", "done"}
 
 
 def test_test_points_do_not_change_training() -> None:

@@ -110,8 +110,8 @@ def test_a_solve_that_finds_the_disk_full_goes_back_uncounted_and_completes_late
         class FilledAfterClaim(JobStore):
             """The disk is filled by others just when the job has been claimed."""
 
-            def claim(self, worker: str):  # type: ignore[no-untyped-def]
-                claim = super().claim(worker)
+            def claim(self, worker: str, facts=None):  # type: ignore[no-untyped-def]
+                claim = super().claim(worker, facts)
                 if claim is not None:
                     self.filler = fill(disk)
                 return claim
