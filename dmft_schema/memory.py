@@ -274,17 +274,13 @@ def _algebraic(d: Demand) -> float:
     return 8 * (layers + 4 * (d.times * d.all_points) ** 2)
 
 
-_STATIC_BYTES = 128
-"""Of a pair of rows in a portion."""
-
-
 def _static(d: Demand) -> float:
     kernels = 6 * (d.depth + 1) * d.all_points**2 + 4 * (d.all_points * d.outputs) ** 2
     if d.entries.sampled:
         kernels *= SAMPLED_REPLICAS
     rows = d.all_points * (d.layout.most_rows if d.layout is not None else 1)
-    # Averages are taken of a portion of all pairs at a time (theory/point_pairs.py), which may be all.
-    portion = min(1.0, rows**2 * _STATIC_BYTES / CHUNK_BYTES["static"])
+    # Averages are taken of a portion of all pairs at a time, 128 bytes each (theory/point_pairs.py).
+    portion = min(1.0, rows**2 * 128 / CHUNK_BYTES["static"])
     return 8 * (kernels + d.entries.held(d.all_points)) + 4 * portion * CHUNK_BYTES["static"]
 
 
