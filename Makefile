@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test pythons fuzz accuracy check hooks serve bench clean
+.PHONY: install demo test coverage pythons fuzz accuracy check hooks serve bench clean
 
 install: $(STAMP)
 
@@ -18,7 +18,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install        ## the main job on real data, over HTTP
 	$(BIN)/dmft demo
 
-test: install        ## every test, the slow ones too, on JOBS cores, and how much of the code they run
+test: install        ## every test, the slow ones too, on JOBS cores
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
+
+coverage: install    ## the same, and how much of the code they run, in all processes
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --cov --cov-report=term:skip-covered
 
 pythons: install     ## every test on each Python from 3.11 that is on this machine
